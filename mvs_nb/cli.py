@@ -96,7 +96,7 @@ def data_make(
         with naming(folder): write_scene(folder, make_views(args.kind, args.n_views, args.height, args.width, args.seed+k), n_depths=args.n_depths)
     print(f"{args.scenes} scene{'s'*(args.scenes != 1)} of {args.n_views} views in {target}")
 
-# %% ../nbs/9_experiments/command_line.ipynb #7883a3fe
+# %% ../nbs/9_experiments/command_line.ipynb #4d828029
 def override(
     name:str, # of the experiment
     words:list[str], # options such as ["--fit.lr", "1e-4"]
@@ -113,13 +113,13 @@ def override(
         with redirect_stderr(said): experiment = tyro.cli(Experiment, default=experiment, args=words, prog=f"mvs_nb train {name}", description="")
     except SystemExit as e:
         if not e.code: raise
-        lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in said.getvalue().splitlines()]
+        lines = [re.sub(r"[╭╮╰╯│─]+|--{5,}", " ", line).strip() for line in said.getvalue().splitlines()]
         end = next((i for i, line in enumerate(lines) if line.startswith(("For full", "Argument helptext"))), len(lines))
         raise InputError(" ".join(filter(None, lines[1:end])), "settings", name, f"see mvs_nb train {name} --help") from None
     if seed is not None: experiment.fit.seed = seed
     return experiment
 
-# %% ../nbs/9_experiments/command_line.ipynb #75bc787e
+# %% ../nbs/9_experiments/command_line.ipynb #d0e9e674
 def train(
     args, # options of `mvs_nb train`
 ):
@@ -127,7 +127,7 @@ def train(
     from mvs_nb.training import experiments
     experiment = override(args.experiment, args.settings, args.seed)
     result = experiments.train(experiment, args.out, not args.restart, args.max_minutes, args.devices, args.accelerator, args.precision, args.nodes)
-    if int(os.environ.get("RANK", 0)) == 0: print(f"{'Finished' if result['finished'] else 'Stopped'} at step {result['step']}; run in {result['folder']}")
+    if int(os.environ.get("RANK", 0)) == 0: print(f"{result['step']} steps in {result['seconds']:.0f} s of training; run in {result['folder']}")
 
 # %% ../nbs/9_experiments/command_line.ipynb #2efa5e7f
 def evaluate(
@@ -184,7 +184,7 @@ def clean(
     for path in changed: print(f"{'not clean' if args.check else 'cleaned'}: {path}")
     return int(args.check and bool(changed))
 
-# %% ../nbs/9_experiments/command_line.ipynb #4d661e25
+# %% ../nbs/9_experiments/command_line.ipynb #e7bace05
 def command(
     commands, # of `add_subparsers`
     name:str, # word on the command line
@@ -196,7 +196,7 @@ def command(
 )->Parser:
     "Add a sub-command with the options that all of them have"
     parser = commands.add_parser(name, help=text, description=text, epilog=f"example:\n  {example}", **kwargs)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument("--seed", type=int, default=seed, metavar="X", help="of all random numbers" + (" (default: the experiment's)" if seed is None else f" (default: {seed})"))
     parser.add_argument("--debug", action="store_true", help="show where in the code an error came from")
     return parser
@@ -279,22 +279,19 @@ def make_parser()->Parser:
     for add in (add_depth, add_data, add_training, add_tools): add(commands)
     return parser
 
-# %% ../nbs/9_experiments/command_line.ipynb #9ba36501
+# %% ../nbs/9_experiments/command_line.ipynb #7521641d
 def parse(
     words:list[str]|None=None, # None: what the terminal says
 )->argparse.Namespace:
     "Read the command line; ends with status 2 and one line if it cannot be read, with 0 after `--help`"
-    parser = make_parser()
-    args, rest = parser.parse_known_args(words)
-    takes_settings = args.run in (train, evaluate)
-    if args.run is train and (args.help or args.experiment is None):
-        sub = parser._subparsers._group_actions[0].choices["train"]
-        if not args.help: sub.error("the following arguments are required: EXPERIMENT")
-        print(sub.format_help())
+    args, rest = make_parser().parse_known_args(words)
+    args.settings = rest
+    if args.run is train and args.help:
+        print(args.parser.format_help())
         if args.experiment: override(args.experiment, ["--help"])
         sys.exit(0)
-    if rest and not takes_settings: parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.settings = rest
+    if args.run is train and args.experiment is None: args.parser.error("needs the name of an experiment")
+    if args.settings and args.run not in (train, evaluate): args.parser.error(f"unrecognized arguments: {' '.join(args.settings)}")
     return args
 
 # %% ../nbs/9_experiments/command_line.ipynb #47339fe1

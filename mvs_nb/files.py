@@ -223,7 +223,7 @@ def nearest_pairs(
     distance = torch.cdist(centers, centers)
     return {i: [(j, 1/(1+distance[i, j].item())) for j in distance[i].argsort(stable=True).tolist() if j != i] for i in range(len(centers))}
 
-# %% ../nbs/1_geometry/files.ipynb #deae6e4b
+# %% ../nbs/1_geometry/files.ipynb #3ab3ef96
 def _open_image(path):
     "A PIL image whose size has been compared with the file's, so that a forged header cannot ask for memory"
     size = _size(path)
@@ -231,6 +231,7 @@ def _open_image(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning) # large photographs are welcome
             image = Image.open(path, formats=("JPEG", "PNG", "BMP"))
+    except Image.DecompressionBombError: raise InputError("promises more pixels than an image can have", path, "header", "it is damaged or forged: copy it again") from None
     except Exception as e: raise InputError(f"is not an image ({type(e).__name__})", path, "header", "give a JPEG or PNG file") from None
     most = size*(1032 if image.mode not in ("1", "L", "P") else 8256) # deflate packs at most 1032 : 1, grey and palette pixels may have one bit
     if image.width*image.height > most:
@@ -315,14 +316,14 @@ class PointCloud:
 # %% ../nbs/1_geometry/files.ipynb #39ff42b9
 _PLY_BYTES = dict(char=1, uchar=1, int8=1, uint8=1, short=2, ushort=2, int16=2, uint16=2, int=4, uint=4, int32=4, uint32=4, float=4, float32=4, double=8, float64=8)
 
-# %% ../nbs/1_geometry/files.ipynb #dcc26bf3
+# %% ../nbs/1_geometry/files.ipynb #7a69574a
 def _check_ply(path):
     "Compare what a PLY header promises with the size of the file, before anything is allocated"
     size = _size(path)
     with open(path, "rb") as f: head, found, _ = f.read(2**16).partition(b"end_header")
     lines = [line.decode("ascii", "replace").split() for line in head.splitlines()]
     if not found or lines[:1] != [["ply"]]: raise InputError("is not a PLY file", path, "header", "it must start with the line ply and have a line end_header")
-    least, rows, name, vertex, text = len(head), 0, None, set(), ["format", "ascii", "1.0"] in lines
+    least, rows, name, vertex, text = len(head)+11, 0, None, set(), ["format", "ascii", "1.0"] in lines
     for words in lines:
         if words[:1] == ["element"] and len(words) == 3: name, rows = words[1], _count(words[2], path, f"element {words[1]}")
         if words[:1] == ["property"] and len(words) > 2:

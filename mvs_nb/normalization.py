@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['InPlaceNorm', 'eager_norm_leaky', 'norm_act']
 
-# %% ../nbs/2_matching/normalization.ipynb #e7bd0634
+# %% ../nbs/2_matching/normalization.ipynb #c9383de5
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 from .camera import InputError
 
@@ -38,7 +39,7 @@ class _NormLeaky(torch.autograd.Function):
             grad_x = grad_y - (grad_bias/n).view(shape) - xhat*(grad_scale/n).view(shape)
         return (grad_x*(scale*rstd).view(shape)).to(z.dtype), grad_scale*weight.sign(), grad_bias, None, None, None, None, None
 
-# %% ../nbs/2_matching/normalization.ipynb #607ae471
+# %% ../nbs/2_matching/normalization.ipynb #ccd0ca72
 class InPlaceNorm(nn.Module):
     "Batch norm and leaky ReLU in one, keeping only the output for the backward pass; its scale is |weight| + eps (keys as in in-place ABN)"
     def __init__(self,
@@ -54,25 +55,31 @@ class InPlaceNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def statistics(self, x:Tensor)->tuple[Tensor, Tensor]:
-        "Mean and variance to normalise with: the batch's in training (which also moves the running ones), the running ones in eval mode"
-        if not self.training: return self.running_mean, self.running_var
-        with torch.no_grad():
-            var, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), [0, *range(2, x.ndim)], correction=0)
-            n = x.numel()/x.shape[1]
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_((var*n/max(n - 1, 1)).to(self.running_var.dtype), self.momentum)
-        return mean, var
-
     def forward(self, x:Tensor)->Tensor: # [B, C, ...] both
         mean, var = self.statistics(x)
         return _NormLeaky.apply(x, self.weight, self.bias, mean, var, self.eps, self.slope, self.training)
-
-    def _load_from_state_dict(self, state, prefix, *args):
-        state.pop(prefix+"num_batches_tracked", None)   # a counter some builds write and none reads
-        super()._load_from_state_dict(state, prefix, *args)
-
     def extra_repr(self): return f"{len(self.weight)}, eps={self.eps}, momentum={self.momentum}, slope={self.slope}"
+
+# %% ../nbs/2_matching/normalization.ipynb #a6d1e204
+@patch
+def statistics(self:InPlaceNorm,
+    x:Tensor, # [B, C, ...]
+)->tuple[Tensor, Tensor]: # mean and variance of each channel [C]
+    "What to normalise with: the batch's own in training (which also moves the running ones), the running ones in eval mode"
+    if not self.training: return self.running_mean, self.running_var
+    with torch.no_grad():
+        var, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), [0, *range(2, x.ndim)], correction=0)
+        n = x.numel()/x.shape[1]
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_((var*n/max(n - 1, 1)).to(self.running_var.dtype), self.momentum)
+    return mean, var
+
+# %% ../nbs/2_matching/normalization.ipynb #0fecb642
+@patch
+def _load_from_state_dict(self:InPlaceNorm, state, prefix, *args):
+    "Loading, as every module has it, past a counter that some builds write and none reads"
+    state.pop(prefix+"num_batches_tracked", None)
+    nn.Module._load_from_state_dict(self, state, prefix, *args)
 
 # %% ../nbs/2_matching/normalization.ipynb #44268d78
 def eager_norm_leaky(

@@ -372,7 +372,7 @@ def _thin(rng, textures, plain):
 
 SCENES = dict(room=_room, tabletop=_tabletop, heightfield=_heightfield, thin=_thin, low_texture=_room)
 
-# %% ../nbs/1_geometry/scene.ipynb #62d09909
+# %% ../nbs/1_geometry/scene.ipynb #fcb2265d
 def random_scene(
     kind:str="room", # one of `SCENES`
     seed:int=0, # same seed, same scene
@@ -386,7 +386,9 @@ def random_scene(
     plain = [i for i, n in enumerate(names) if n == "plain"]
     usual = list(range(len(names)-(0 if kind == "low_texture" else 1)))
     solids, focus, extent = SCENES[kind](rng, usual, plain)
-    light = focus + torch.tensor([*rng.uniform(-1, 1, 2), rng.uniform(.8, 1.4)], dtype=torch.float32)*(extent if kind in ("room", "thin", "low_texture") else 3)
+    indoors = kind in ("room", "thin", "low_texture")                # there the lamp hangs below the ceiling
+    lamp = [*rng.uniform(-.7, .7, 2)*extent, rng.uniform(.6, 1.2)] if indoors else [*rng.uniform(-3, 3, 2), rng.uniform(2.4, 4.2)]
+    light = focus + torch.tensor(lamp, dtype=torch.float32)
     return Scene(solids, TextureAtlas(textures), light.float(), float(rng.uniform(.45, .8)),
                  torch.tensor(rng.uniform(0, .4, 3), dtype=torch.float32), focus.float(), float(extent), kind)
 

@@ -6,8 +6,8 @@ __all__ = ['Picture', 'show_images', 'show_depth', 'show_confidence', 'show_erro
            'show_cameras', 'show_voxels', 'show_mesh', 'Explorer', 'plane_sweep_explorer', 'cost_explorer',
            'compare_depths']
 
-# %% ../nbs/1_geometry/show.ipynb #0245d0c3
-import base64, io, math, os
+# %% ../nbs/1_geometry/show.ipynb #e35f718d
+import base64, html, io, math, os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Callable
@@ -78,8 +78,8 @@ def _render(figure):
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
-# %% ../nbs/1_geometry/show.ipynb #45513d3e
-def _encode(picture, limit=48_000):
+# %% ../nbs/1_geometry/show.ipynb #1f27e59f
+def _encode(picture, limit=40_000):
     "PNG bytes of an RGB image; above half of `limit` bytes it gets a palette, above `limit` fewer colours and pixels (limit None: as it is, quickly)"
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=1 if limit is None else 9)
@@ -107,7 +107,7 @@ def _palette(picture, n):
     for i, color in enumerate(flat): out.paste(i, mask=Image.fromarray(number == color))
     return out
 
-# %% ../nbs/1_geometry/show.ipynb #c93ddeca
+# %% ../nbs/1_geometry/show.ipynb #81c47c67
 class Picture:
     "What every `show_*` returns: a matplotlib `figure` that any page can show and, for 3D, a live k3d `plot`; both go into one output"
     def __init__(self,
@@ -121,8 +121,9 @@ class Picture:
     def png(self)->bytes: return _encode(_render(self.figure))
     @cached_property
     def plot(self): return self.make_plot() if self.make_plot else None
-    @property
-    def widget(self): return self.plot
+    @cached_property
+    def widget(self):
+        return self.plot and W.VBox([W.HTML(f"<b>{html.escape(self.name)}</b>"), self.plot])
     def bundle(self)->dict: # output with the PNG, plus the widget unless the environment variable `MVS_NB_STATIC` is 1
         out = {"text/plain": repr(self), "image/png": base64.b64encode(self.png()).decode()}
         if os.environ.get("MVS_NB_STATIC") == "1" or self.widget is None: return out
@@ -438,21 +439,23 @@ class CameraLayer:
 # %% ../nbs/1_geometry/show.ipynb #65425513
 _EDGES = np.array([(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)])   # of a viewing pyramid: the pinhole, then the far corners
 
-# %% ../nbs/1_geometry/show.ipynb #4fa9028e
+# %% ../nbs/1_geometry/show.ipynb #4b8944d9
 @patch
 def live(self:CameraLayer, scale):
-    "k3d objects: all pyramids in one, then one textured rectangle for each image"
+    "k3d objects: all pyramids in one, a number at each, then one textured rectangle for each image"
     corners = self.corners(scale)
     edges = (_EDGES[None]+5*np.arange(len(corners))[:, None, None]).reshape(-1, 2)
     out = [k3d.lines(corners.reshape(-1, 3).astype(np.float32), edges.astype(np.uint32), indices_type="segment", shader="mesh",
-                     width=0.003*scale, colors=_hex(np.repeat(self.colors, 5, 0)))]
+                     width=0.0012*scale, colors=_hex(np.repeat(self.colors, 5, 0)))]
+    out += [k3d.text(str(i), position=pyramid[0].tolist(), color=int(_hex(c)), size=0.7, reference_point="rb", label_box=False)
+            for i, (pyramid, c) in enumerate(zip(corners, self.colors))]
     for far, picture in zip(corners[:, 1:], self.images or []):
         png = io.BytesIO()
         small = Image.fromarray(np.uint8(picture*255))
         small.thumbnail((160, 160))
         small.save(png, "PNG")
         out.append(k3d.mesh(far.astype(np.float32), np.array([[0, 1, 2], [0, 2, 3]], np.uint32), texture=png.getvalue(), texture_file_format="png",
-                            uvs=np.array([[0, 1], [1, 1], [1, 0], [0, 0]], np.float32), side="double", flat_shading=False))
+                            uvs=np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32), side="double", flat_shading=False))
     return out
 
 # %% ../nbs/1_geometry/show.ipynb #78b12e17
@@ -474,7 +477,7 @@ def draw(self:CameraLayer, canvas, scale):
 # %% ../nbs/1_geometry/show.ipynb #df81e6a6
 _BOX = np.array([(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)])   # edges of a box whose corners are numbered in binary
 
-# %% ../nbs/1_geometry/show.ipynb #e6ed7b8c
+# %% ../nbs/1_geometry/show.ipynb #629fd076
 class VoxelLayer:
     "Occupied cells of a grid; raises `InputError` on wrong shapes"
     def __init__(self,
@@ -492,7 +495,7 @@ class VoxelLayer:
     def extent(self): return self.bounds[[[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], [0, 1, 2]]
     def live(self, scale):
         return [k3d.voxels(self.filled.transpose(2, 1, 0).astype(np.uint8), color_map=[int(_hex(self.rgb))], bounds=self.bounds.T.ravel(), outlines=True),
-                k3d.lines(self.extent(), _BOX.astype(np.uint32), indices_type="segment", shader="mesh", width=0.002*scale, color=0xa0a0a0)]
+                k3d.lines(self.extent(), _BOX.astype(np.uint32), indices_type="segment", shader="mesh", width=0.001*scale, color=0xa0a0a0)]
     def draw(self, canvas, scale):
         quads, odd = self.faces()
         canvas.triangles(np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]), self.rgb*np.where(np.tile(odd, 2), 0.92, 1)[:, None])
@@ -528,10 +531,10 @@ class MeshLayer:
     def live(self, scale): return [k3d.mesh(self.vertices, self.faces, colors=_hex(self.colors), side="double", flat_shading=True)]
     def draw(self, canvas, scale): canvas.triangles(self.vertices[self.faces], self.colors[self.faces].mean(1))
 
-# %% ../nbs/1_geometry/show.ipynb #b78deba6
+# %% ../nbs/1_geometry/show.ipynb #8c21cd39
 class Canvas:
     "Draws the static twin of a 3D view: everything becomes coloured samples, and the nearest sample wins its pixel (a z-buffer)"
-    def __init__(self, eye, target, up, fov=60., width=520, height=360, fine=2):
+    def __init__(self, eye, target, up, fov=60., width=480, height=336, fine=2):
         self.width, self.height, self.fine, self.labels = width*fine, height*fine, fine, []
         self.eye, self.focal = np.asarray(eye, np.float64), height*fine/2/math.tan(math.radians(fov)/2)
         self.K = torch.tensor([[self.focal, 0, (self.width-1)/2], [0, self.focal, (self.height-1)/2], [0, 0, 1]], dtype=torch.float64)
@@ -637,7 +640,7 @@ def _viewpoint(layers, view, up, zoom, scale, fov=60.):
         target = target+distance*(middle[0]*frame[0]+middle[1]*frame[1])
     return target+direction*distance/zoom, target, up
 
-# %% ../nbs/1_geometry/show.ipynb #c1a78c73
+# %% ../nbs/1_geometry/show.ipynb #949a62c9
 def show_scene(
     *layers, # `PointLayer`, `CameraLayer`, `VoxelLayer`, `MeshLayer`: what to overlay
     title:str="", # the finding
@@ -657,7 +660,7 @@ def show_scene(
             for item in layer.live(scale): out += item
         out.camera = [*eye.tolist(), *target.tolist(), *up.tolist()]
         return out
-    return Picture(_static(layers, (eye, target, up), scale, title, extent), plot, "3D view").display()
+    return Picture(_static(layers, (eye, target, up), scale, title, extent), plot, title or "3D view").display()
 
 # %% ../nbs/1_geometry/show.ipynb #a664c041
 def _static(layers, viewpoint, scale, title, extent):

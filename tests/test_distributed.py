@@ -1,10 +1,14 @@
 """Two processes with half the batch each train like one process with the whole batch."""
 import os, subprocess, sys
+from itertools import islice
 from pathlib import Path
 import pytest
 import torch
+from mvs_nb.data.augmentation import Augmented, Light
+from mvs_nb.data.datasets import ProceduralDataset
 from mvs_nb.training.checkpoints import load_checkpoint
 from mvs_nb.training.engine import read_log
+from mvs_nb.training.loading import StepSampler, make_loader
 
 HERE = Path(__file__).parent
 
@@ -47,3 +51,9 @@ def test_validation_counts_every_item_once(runs):
 
 def test_checkpoint_keeps_the_random_state_of_every_process(runs):
     assert [len(load_checkpoint(runs/n/"last.pt")["rng"]) for n in ("one", "two")] == [1, 2]
+
+
+def test_spawned_workers_load_the_same_bits():
+    data = Augmented(ProceduralDataset(("heightfield",), length=4, height=32, width=32, n_depths=8), (Light(),), seed=2)
+    here, there = (list(islice(make_loader(data, StepSampler(4, 2, seed=4, endless=True), **o), 3)) for o in ({}, dict(workers=1, start_method="spawn")))
+    for a, b in zip(here, there): torch.testing.assert_close(a["images"], b["images"], rtol=0, atol=0)
