@@ -32,11 +32,11 @@ class Frame:
     depth_unit:float=1000. # file steps per scene unit
     depth_camera:tuple|None=None # (K of the depth camera, 4x4 depth-to-colour): the depth still has to be moved into the colour camera
 
-# %% ../../nbs/3_training/captures.ipynb #8c27326e
+# %% ../../nbs/3_training/captures.ipynb #e281a847
 @dataclass
 class Capture:
     "A set of posed photos, with the points that structure from motion found in them where there are any"
-    frames:list[Frame]
+    frames:list[Frame] # in the order of the source
     points:Tensor|None=None # world points [N, 3]
     seen:Tensor|None=None # rows (point, frame): which frame sees which point [M, 2] int64
 
@@ -291,28 +291,32 @@ def colmap_camera(
     k = torch.tensor([*k, *[0.]*5])[:5].float()
     return check_intrinsics(K, path), k if k.any() else None
 
-# %% ../../nbs/3_training/captures.ipynb #aca5b715
+# %% ../../nbs/3_training/captures.ipynb #1a863d8b
 class Bytes:
     "A binary file read piece by piece; raises `InputError` where it ends too early"
-    def __init__(self, path): self.path, self.data, self.at = path, Path(path).read_bytes(), 0
+    def __init__(self,
+        path, # the file
+    ): self.path, self.data, self.at = path, Path(path).read_bytes(), 0
     def take(self,
         format:str, # of `struct`, little endian
     )->tuple:
+        "The next numbers"
         size = struct.calcsize("<"+format)
         if self.at+size > len(self.data): raise InputError("is cut off", self.path, fix="copy it again")
         self.at += size
         return struct.unpack_from("<"+format, self.data, self.at-size)
-    def name(self)->str: # up to the next zero byte
+    def name(self)->str:
+        "Text up to the next zero byte"
         end = self.data.find(b"\0", self.at)
         if end < 0: raise InputError("is cut off", self.path, fix="copy it again")
         out, self.at = self.data[self.at:end].decode("utf-8", "replace"), end+1
         return out
 
-# %% ../../nbs/3_training/captures.ipynb #67591de0
+# %% ../../nbs/3_training/captures.ipynb #c6fce663
 def colmap_binary(
     folder:Path, # with cameras.bin, images.bin and points3D.bin
 )->tuple[dict, list, Tensor, list]: # id -> (model, size, parameters); (id, q and t, camera, name); points [N, 3]; (point, image id)
-    "A COLMAP model in binary files"
+    "A COLMAP model in binary files; raises `InputError` for one that is cut off or names an unknown camera model"
     by_number = {number: (name, n) for name, (number, n) in COLMAP_MODELS.items()}
     f, cameras = Bytes(folder/"cameras.bin"), {}
     for _ in range(*f.take("Q")):

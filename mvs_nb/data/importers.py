@@ -75,9 +75,9 @@ def read_depth(
     if frame.depth_camera is not None: return register_depth(depth, frame.depth_camera[0], frame.intrinsics, frame.depth_camera[1], frame.size)
     return F.interpolate(depth[None, None], frame.size, mode="nearest-exact")[0, 0]
 
-# %% ../../nbs/3_training/importers.ipynb #194cb58a
+# %% ../../nbs/3_training/importers.ipynb #914b49ff
 def angle_weight(
-    degrees:Tensor, # angle between the rays from a point to two cameras
+    degrees:Tensor, # angle between the rays from a point to two cameras [...]
     best:float=5., # angle that scores 1
     below:float=1., # width of the Gaussian for smaller angles
     above:float=10., # width for larger angles
@@ -129,9 +129,9 @@ def sample_points(
         at, z = at.repeat(4, 1), planes.repeat_interleave(len(at))
     return unproject(at, z, frame.intrinsics, frame.extrinsics)
 
-# %% ../../nbs/3_training/importers.ipynb #ce6b96af
+# %% ../../nbs/3_training/importers.ipynb #636a062d
 def scores_from_samples(
-    frames:list[Frame],
+    frames:list[Frame], # cameras and image sizes
     samples:list[Tensor], # world points that each frame sees, such as its depth at a coarse grid; one [N, 3] a frame
 )->Tensor: # symmetric, zero diagonal [V, V]
     "The same score without matches: a point of one view counts as shared when it falls inside the other image"
@@ -156,9 +156,9 @@ def rank_sources(
     pairs = {i: [(int(j), float(s)) for j, s in zip(index[i], value[i]) if s > 0] for i in range(len(scores))}
     return {i: sources for i, sources in pairs.items() if sources}
 
-# %% ../../nbs/3_training/importers.ipynb #5090df27
+# %% ../../nbs/3_training/importers.ipynb #1df7d28e
 def robust_range(
-    depths:Tensor, # depth samples, scene units; 0 and below are passed over
+    depths:Tensor, # depth samples, scene units; 0 and below are passed over [N]
     margin:float=.1, # widen both ends by this share
     tail:float=.01, # share of outliers at each end
 )->tuple[float, float]: # near, far

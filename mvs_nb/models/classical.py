@@ -103,7 +103,7 @@ def scan(
         out[n] += best - least
     return out
 
-# %% ../../nbs/4_depth_nets/classical.ipynb #c32c909b
+# %% ../../nbs/4_depth_nets/classical.ipynb #95dfce91
 def semi_global(
     cost:Tensor, # matching cost, low = good [B, D, h, w]
     guide:Tensor, # grey reference in [0, 1] [B, 1, h, w]
@@ -112,7 +112,7 @@ def semi_global(
     edge:float=.06, # grey-level difference that halves `p2`
     paths:int=8, # 4 (rows and columns) or 8 (diagonals too)
 )->Tensor: # mean path cost [B, D, h, w]
-    "Semi-global matching: the mean over `paths` directions of the cheapest path that ends in each pixel and plane"
+    "Semi-global matching: the mean over `paths` directions of the cheapest path that ends in each pixel and plane; raises `InputError` unless `paths` is 4 or 8"
     if paths not in (4, 8): raise InputError(f"{paths} is neither 4 nor 8", field="paths")
     total = torch.zeros_like(cost)
     for turned in (False, True): # columns, then rows

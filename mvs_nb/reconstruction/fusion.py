@@ -94,10 +94,10 @@ def sample_colors(
     out = F.grid_sample(image[None], grid[None, None].to(image.dtype), padding_mode="border", align_corners=True)[0, :, 0]
     return (out.T*255).round().clamp(0, 255).to(torch.uint8)
 
-# %% ../../nbs/8_reconstruction/fusion.ipynb #f7b5bd79
+# %% ../../nbs/8_reconstruction/fusion.ipynb #e18c4dca
 def source_lists(
     pairs:dict|None, # reference -> sources, as ids or as (id, score); None: every view is a source of every other
-    n_views:int,
+    n_views:int, # number of views there are
     n_sources:int|None=None, # use the first so many; None: all
 )->dict[int, list[int]]:
     "Plain lists of sources; raises `InputError` for a view that is not there"
