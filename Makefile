@@ -49,7 +49,8 @@ $(VENV)/bin/python:
 	@echo "Making $(VENV) (once) ..."
 	@$(PYTHON) -m venv "$(VENV)" || { rm -rf "$(VENV)"; echo "make: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
 
-$(STAMP): settings.ini setup.py pyproject.toml constraints.txt | $(VENV)/bin/python
+# not pyproject.toml: every export writes it anew from settings.ini
+$(STAMP): settings.ini setup.py constraints.txt | $(VENV)/bin/python
 	@"$(BIN)/python" -c '$(OLD_ENOUGH)' || { echo "make: the active environment $(VENV) has a Python older than 3.10; deactivate it" >&2; exit 1; }
 	@echo "Installing mvs_nb and what it needs into $(VENV) (a few minutes, once) ..."
 	@"$(BIN)/python" -m pip install --quiet -e ".[dev]" -c constraints.txt

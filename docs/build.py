@@ -42,7 +42,7 @@ def module_of(path):
 
 def public_names(module):
     "`__all__` of an exported module, read without importing it"
-    path = ROOT/"mvs_nb"/Path(*module.split(".")).with_suffix(".py")
+    path = ROOT/"mvs_nb"/f"{'/'.join(module.split('.'))}.py"
     if not path.exists(): return []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__": return ast.literal_eval(node.value)

@@ -3,11 +3,12 @@
   python docs/readme.py          write README.md and its pictures (docs/readme_files/)
   python docs/readme.py --check  exit status 1 if they are not what the notebook says
 """
+import json
+import re
 import sys
-from pathlib import Path
 
+import nbformat
 from nbconvert import MarkdownExporter
-from nbformat import from_dict
 
 from pages import ROOT, move_links, read_page
 
@@ -19,22 +20,26 @@ def readme(root=ROOT):
     page = read_page(root/"nbs"/"index.ipynb")
     for cell in page["cells"]:
         if cell["cell_type"] == "markdown": cell["source"] = move_links(cell["source"], "nbs")
-    text, extra = MarkdownExporter().from_notebook_node(from_dict(page), resources={"output_files_dir": PICTURES})
+    page["metadata"]["language_info"] = {"name": "python"}
+    text, extra = MarkdownExporter().from_notebook_node(nbformat.reads(json.dumps(page), as_version=4), resources={"output_files_dir": PICTURES})
     note = "<!-- Made from nbs/index.ipynb by docs/readme.py: edit the notebook. -->\n\n"
-    lines = [line.rstrip() for line in text.strip().splitlines()]
-    return {"README.md": (note + "\n".join(lines) + "\n").encode(), **extra["outputs"]}
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.strip().splitlines()))
+    return {"README.md": (note + text + "\n").encode(), **extra["outputs"]}
 
 
 def differences(root=ROOT):
     "Files that are missing, different or left over"
+    if not (root/"nbs"/"index.ipynb").exists(): return ["nbs/index.ipynb"]
     wanted = readme(root)
     stale = [p for p in sorted((root/PICTURES).glob("*")) if p.relative_to(root).as_posix() not in wanted]
     return [p for p, data in wanted.items() if not (root/p).exists() or (root/p).read_bytes() != data] + [p.relative_to(root).as_posix() for p in stale]
 
 
 def write(root=ROOT):
+    "Bring README.md and its pictures up to date"
+    files = readme(root)
     for name in differences(root):
-        path, data = root/name, readme(root).get(name)
+        path, data = root/name, files.get(name)
         if data is None: path.unlink()
         else:
             path.parent.mkdir(parents=True, exist_ok=True)

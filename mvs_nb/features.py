@@ -9,14 +9,14 @@ __all__ = ['ConvNormAct2d', 'ConvNormAct3d', 'MVSNetFeatures']
 from torch import Tensor, nn
 from .normalization import norm_act
 
-# %% ../nbs/2_matching/features.ipynb #c38cf8c7
+# %% ../nbs/2_matching/features.ipynb #4aee4b55
 class ConvNormAct2d(nn.Module):
     "2D convolution without bias, normalisation, activation: keys `conv.*` and `bn.*`"
     def __init__(self,
         in_channels:int,
         out_channels:int,
-        kernel_size:int=3,
-        stride:int=1,
+        kernel_size:int=3, # pixels a side, odd
+        stride:int=1, # 2 halves the size
         padding:int|None=None, # None: `kernel_size//2`, so that stride 1 keeps the size
         norm:str="batch", # see `norm_act`
         activation:str="relu", # see `norm_act`
@@ -30,14 +30,14 @@ class ConvNormAct2d(nn.Module):
     def forward(self, x:Tensor)->Tensor: # [B, in, H, W] -> [B, out, H/stride, W/stride]
         return self.act(self.bn(self.conv(x)))
 
-# %% ../nbs/2_matching/features.ipynb #e001af16
+# %% ../nbs/2_matching/features.ipynb #0b5b5522
 class ConvNormAct3d(nn.Module):
     "3D convolution without bias, normalisation, activation: keys `conv.*` and `bn.*`"
     def __init__(self,
         in_channels:int,
         out_channels:int,
-        kernel_size:int=3,
-        stride:int=1,
+        kernel_size:int=3, # pixels a side, odd
+        stride:int=1, # 2 halves the size
         padding:int|None=None, # None: `kernel_size//2`
         norm:str="batch", # see `norm_act`
         activation:str="relu", # see `norm_act`

@@ -34,10 +34,10 @@ def check_range(
     if not (near < far.to(near.device)).all(): raise InputError(f"near must be below far, got {near.flatten().tolist()} and {far.flatten().tolist()}", field="near, far")
     return near, far.to(near.device), dtype
 
-# %% ../nbs/2_matching/hypotheses.ipynb #cfc7d943
+# %% ../nbs/2_matching/hypotheses.ipynb #b0640a0e
 def whole_steps(
     n:int, # number of hypotheses, at least 2
-    like:Tensor, # gives the device
+    like:Tensor, # any tensor [...]; the result goes to its device
 )->Tensor: # 0, 1, ..., n-1 in float64 [n]
     "Raise `InputError` unless `n` is a whole number of at least 2"
     if isinstance(n, bool) or n != n or n != int(n) or n < 2: raise InputError(f"must be a whole number of at least 2, got {n}", field="n")

@@ -81,15 +81,15 @@ def _load_from_state_dict(self:InPlaceNorm, state, prefix, *args):
     state.pop(prefix+"num_batches_tracked", None)
     nn.Module._load_from_state_dict(self, state, prefix, *args)
 
-# %% ../nbs/2_matching/normalization.ipynb #44268d78
+# %% ../nbs/2_matching/normalization.ipynb #85b742ee
 def eager_norm_leaky(
     x:Tensor, # [B, C, ...]
     weight:Tensor, # [C]
     bias:Tensor, # [C]
     running_mean:Tensor|None=None, # [C]; None: the batch's own statistics
     running_var:Tensor|None=None, # [C]
-    eps:float=1e-5,
-    slope:float=0.01,
+    eps:float=1e-5, # added to the variance, and to the size of the weight
+    slope:float=0.01, # of the activation below zero
 )->Tensor: # [B, C, ...]
     "What `InPlaceNorm` computes, as plain batch norm followed by leaky ReLU"
     return F.leaky_relu(F.batch_norm(x, running_mean, running_var, weight.abs() + eps, bias, running_mean is None, 0., eps), slope)

@@ -23,9 +23,9 @@ def upconv3d(
     conv = nn.ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False)
     return nn.Sequential(conv, *norm_act(out_channels, 3, norm, activation))
 
-# %% ../nbs/2_matching/regularization.ipynb #abe1e977
+# %% ../nbs/2_matching/regularization.ipynb #7ea5d550
 def add_skip(
-    x:Tensor, # coming up
+    x:Tensor, # coming up [B, C, D, h, w]
     skip:Tensor, # kept on the way down, same shape
 )->Tensor:
     "`x + skip`, written over `x` where no gradient will ask for it"

@@ -30,10 +30,17 @@ def reference_sweep(
     mean = (ref + sum(warped))/V
     return sum((o-mean)**2 for o in (ref, *warped))/V
 
-# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #73cc1c74
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #5eba6697
 class Taps:
     "Bilinear sampling as table look-ups: for a few planes at a time, four rows of the padded source table and their weights"
-    def __init__(self, maps, depth, h, w, zmin, dtype):
+    def __init__(self,
+        maps, # sweep map of each source [B, S, 3, 4]
+        depth, # [B, D, 1, 1] or [B, D, h, w]
+        h, # rows
+        w, # columns
+        zmin, # smallest source depth that is sampled
+        dtype, # of the arithmetic
+    ):
         B, S = maps.shape[:2]
         into = torch.tensor([[1, 0, 1], [0, 1, 1], [0, 0, 1]], dtype=torch.float64, device=maps.device) # pixel (x, y) is (x+1, y+1) in the padded map
         M = (into@maps.double()).to(dtype)[..., None] # b s 3 4 1
@@ -125,11 +132,18 @@ def _tables(feats, dtype):
     ref = feats[:, 0].to(dtype).flatten(2).mT.contiguous()[:, None]
     return ref, F.pad(feats[:, 1:].to(dtype), (1, 1, 1, 1)).permute(0, 1, 3, 4, 2).flatten(0, 3)
 
-# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #c209f7cb
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #907fc414
 class FusedSweep(torch.autograd.Function):
     "A few planes at a time; features, maps and hypotheses are kept for backward, which samples again"
     @staticmethod
-    def forward(ctx, feats, maps, depth, groups, zmin, planes):
+    def forward(ctx,
+        feats, # features, view 0 = reference [B, V, C, h, w]
+        maps, # sweep map of each source [B, V-1, 3, 4]
+        depth, # [B, D, 1, 1] or [B, D, h, w]
+        groups, # None: variance; else the number of channel groups
+        zmin, # smallest source depth that is sampled
+        planes, # how many at a time
+    ):
         ctx.save_for_backward(feats, maps, depth)
         ctx.options = groups, zmin, planes
         dtype, (B, V, C, h, w), D = torch.promote_types(feats.dtype, torch.float32), feats.shape, depth.shape[1]
@@ -144,6 +158,7 @@ class FusedSweep(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gout):
+        "Gradient of the features alone"
         feats, maps, depth = ctx.saved_tensors
         groups, zmin, planes = ctx.options
         dtype, (B, V, C, h, w), D = torch.promote_types(feats.dtype, torch.float32), feats.shape, depth.shape[1]
@@ -158,8 +173,15 @@ class FusedSweep(torch.autograd.Function):
         gsrc = gtable.view(B, V-1, h+2, w+2, C)[:, :, 1:-1, 1:-1].permute(0, 1, 4, 2, 3)
         return torch.cat([gref.mT.view(B, 1, C, h, w), gsrc], 1).to(feats.dtype), None, None, None, None, None
 
-# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #9efb5f25
-def fused_sweep(feats, maps, depth, groups, zmin, planes=2):
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #601f7f5a
+def fused_sweep(
+    feats:Tensor, # features, view 0 = reference [B, V, C, h, w]
+    maps:Tensor, # sweep map of each source [B, V-1, 3, 4]
+    depth:Tensor, # [B, D, 1, 1] or [B, D, h, w]
+    groups:int|None, # None: variance; else the number of channel groups to correlate
+    zmin:float, # smallest source depth that is sampled
+    planes:int=2, # how many at a time
+)->Tensor: # [B, C or groups, D, h, w]
     "The same numbers as `reference_sweep` in pieces of `planes` planes that stay in the cache"
     return FusedSweep.apply(feats, maps, depth, groups, zmin, planes)
 

@@ -48,7 +48,7 @@ class DepthRefinement(nn.Module):
         x = torch.cat([image[..., ::step, ::step], unit], 1)       # depth pixel i lies on image pixel 4i
         return (unit + self.residual(self.body(x)).float()).squeeze(1)*(far - near) + near
 
-# %% ../../nbs/4_depth_nets/mvsnet.ipynb #88319256
+# %% ../../nbs/4_depth_nets/mvsnet.ipynb #81656cfa
 class ReleasedRefinement(nn.Module):
     "The refinement of MVSNet_pytorch (keys conv1..conv3, res), in scene units; its last ReLU lets the residual only push surfaces away"
     def __init__(self):
@@ -56,7 +56,7 @@ class ReleasedRefinement(nn.Module):
         self.conv1, self.conv2, self.conv3 = ConvNormAct2d(4, 32), ConvNormAct2d(32, 32), ConvNormAct2d(32, 32)
         self.res = ConvNormAct2d(32, 1)
 
-    def forward(self, image:Tensor, depth:Tensor, depth_values:Tensor)->Tensor: # as in `DepthRefinement`; `depth_values` is not used
+    def forward(self, image:Tensor, depth:Tensor, depth_values:Tensor)->Tensor: # [B, 3, H, W], [B, h, w], [B, D] (not used) -> refined depth [B, h, w]
         small = F.interpolate(image, size=depth.shape[-2:], mode="bilinear", align_corners=False)
         x = torch.cat([small, depth.unsqueeze(1)], 1)
         return depth + self.res(self.conv3(self.conv2(self.conv1(x)))).float().squeeze(1)
