@@ -19,12 +19,13 @@ def directives(cell):
 
 
 def read_page(path):
-    "A notebook without hidden cells and without `#|` lines; exported code stays, because it is what the text explains"
+    "A notebook without hidden cells and without `#|` lines; exported code stays, because it is what the text explains; `#| echo: false` keeps outputs alone"
     notebook, cells = json.loads(Path(path).read_text(encoding="utf-8")), []
     for cell in notebook["cells"]:
         names = directives(cell)
         if "hide" in names or "include" in names: continue
         if cell["cell_type"] == "code":
+            if re.search(r"^#\s*\|\s*echo:\s*false", text_of(cell), re.M): cell["metadata"] = {"tags": ["remove-input"]}
             cell["source"] = DIRECTIVE.sub("", text_of(cell)).strip("\n")
             if not cell["source"].strip(): continue
         else: cell["source"] = text_of(cell)

@@ -9,6 +9,7 @@ import sys
 
 import nbformat
 from nbconvert import MarkdownExporter
+from traitlets.config import Config
 
 from pages import ROOT, move_links, read_page
 
@@ -21,7 +22,8 @@ def readme(root=ROOT):
     for cell in page["cells"]:
         if cell["cell_type"] == "markdown": cell["source"] = move_links(cell["source"], "nbs")
     page["metadata"]["language_info"] = {"name": "python"}
-    text, extra = MarkdownExporter().from_notebook_node(nbformat.reads(json.dumps(page), as_version=4), resources={"output_files_dir": PICTURES})
+    only_outputs = Config(TagRemovePreprocessor=dict(enabled=True, remove_input_tags=["remove-input"]))
+    text, extra = MarkdownExporter(config=only_outputs).from_notebook_node(nbformat.reads(json.dumps(page), as_version=4), resources={"output_files_dir": PICTURES})
     note = "<!-- Made from nbs/index.ipynb by docs/readme.py: edit the notebook. -->\n\n"
     text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.strip().splitlines()))
     return {"README.md": (note + text + "\n").encode(), **extra["outputs"]}

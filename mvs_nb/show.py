@@ -46,31 +46,33 @@ def _image(value, field="image"):
     if a.shape[0] not in (1, 3): raise InputError(f"shape {a.shape} is not (3, H, W)", field=field)
     return np.clip(np.nan_to_num(np.broadcast_to(a, (3, *a.shape[1:])), nan=0.85), 0, 1).transpose(1, 2, 0)
 
-# %% ../nbs/1_geometry/show.ipynb #f6ceeec6
+# %% ../nbs/1_geometry/show.ipynb #6e874b4f
 def _images(value, field="images"):
     "A list of pictures, each [H, W, 3], from one picture, a list, [N, 3, H, W] or [1, N, 3, H, W]"
+    if isinstance(value, (list, tuple)) and not value: raise InputError("is empty", field=field)
     if isinstance(value, (list, tuple)): return [_image(o, f"{field}[{i}]") for i, o in enumerate(value)]
     a = _array(value, field, 2, 3, 4, 5)
     if a.ndim == 5 and a.shape[0] == 1: a = a[0]
     if a.ndim == 5: raise InputError(f"shape {a.shape} has more than one batch item", field=field, fix="show one item, images[0]")
     return [_image(o, field) for o in (a if a.ndim == 4 else a[None])]
 
-# %% ../nbs/1_geometry/show.ipynb #57b865b2
+# %% ../nbs/1_geometry/show.ipynb #28d922e5
 def _maps(value, field):
     "A list of float maps [H, W] from one map, a list, [N, H, W] or [N, 1, H, W]"
+    if isinstance(value, (list, tuple)) and not value: raise InputError("is empty", field=field)
     if isinstance(value, (list, tuple)): return [m for i, o in enumerate(value) for m in _maps(o, f"{field}[{i}]")]
     a = _array(value, field, 2, 3, 4).astype(np.float32)
     if a.ndim == 4 and a.shape[1] != 1: raise InputError(f"shape {a.shape} is not (N, 1, H, W)", field=field)
     return list(a.reshape(-1, *a.shape[-2:]))
 
-# %% ../nbs/1_geometry/show.ipynb #ace87390
-def _valid(maps, mask, field):
-    "Boolean maps: finite, and inside `mask` (one for all maps, or one for each)"
-    masks = [np.ones_like(m, bool) for m in maps] if mask is None else [m > 0 for m in _maps(mask, "mask")]
+# %% ../nbs/1_geometry/show.ipynb #fae855d3
+def _valid(maps, mask, field, name="mask"):
+    "Boolean maps: finite, and inside `mask` (one for all maps, or one for each), which errors call `name`"
+    masks = [np.ones_like(m, bool) for m in maps] if mask is None else [m > 0 for m in _maps(mask, name)]
     if len(masks) == 1: masks = masks*len(maps)
-    if len(masks) != len(maps): raise InputError(f"{len(masks)} masks for {len(maps)} maps", field="mask")
+    if len(masks) != len(maps): raise InputError(f"{len(masks)} maps, but {len(maps)} of {field}", field=name)
     for m, v in zip(maps, masks):
-        if m.shape != v.shape: raise InputError(f"shape {v.shape} differs from the {field}'s {m.shape}", field="mask")
+        if m.shape != v.shape: raise InputError(f"shape {v.shape} differs from the {field}'s {m.shape}", field=name)
     return [v & np.isfinite(m) for m, v in zip(maps, masks)]
 
 # %% ../nbs/1_geometry/show.ipynb #f5c267a7
@@ -80,13 +82,13 @@ def _render(figure):
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
-# %% ../nbs/1_geometry/show.ipynb #1f27e59f
+# %% ../nbs/1_geometry/show.ipynb #1683ed60
 def _encode(picture, limit=40_000):
     "PNG bytes of an RGB image; above half of `limit` bytes it gets a palette, above `limit` fewer colours and pixels (limit None: as it is, quickly)"
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=1 if limit is None else 9)
     if limit is None or out.tell() <= limit/2: return out.getvalue()
-    for scale, n in ((1, 240), (1, 120), (0.8, 120), (0.65, 60), (0.5, 60), (0.5, 14)):
+    for scale, n in ((1, 240), (1, 120), (0.8, 160), (0.65, 240), (0.5, 160), (0.5, 60), (0.5, 14)):
         small = picture.resize((round(picture.width*scale), round(picture.height*scale)), Image.Resampling.LANCZOS) if scale < 1 else picture
         out = io.BytesIO()
         _palette(small, n).save(out, "PNG", optimize=True)
@@ -246,7 +248,7 @@ def show_confidence(
     if low < -1e-4 or high > 1+1e-4: raise InputError(f"values from {low:g} to {high:g} leave [0, 1]", field="confidence")
     return _show_maps(maps, valid, "viridis", 0, 1, "confidence", titles, title, columns, ax)
 
-# %% ../nbs/1_geometry/show.ipynb #32807e36
+# %% ../nbs/1_geometry/show.ipynb #b3b24d64
 def show_error(
     prediction, # depth maps [H,W], [N,H,W] or a list; without `truth`: errors themselves, >= 0
     truth=None, # true depth [H,W] (for all maps) or like `prediction`; 0 and NaN are unknown
@@ -264,7 +266,7 @@ def show_error(
     if truth is not None:
         true = _maps(truth, "truth")
         known = [v & (t > 0) for t, v in zip(true, _valid(true, None, "truth"))]
-        valid = [v & k for v, k in zip(valid, _valid(maps, known, "prediction"))]
+        valid = [v & k for v, k in zip(valid, _valid(maps, known, "prediction", "truth"))]
         maps = [np.abs(m-t) for m, t in zip(maps, true*len(maps) if len(true) == 1 else true)]
     errors = np.concatenate([m[v] for m, v in zip(maps, valid)])
     if errors.size and errors.min() < 0: raise InputError("holds negative errors", field="prediction", fix="give `truth`, or the absolute value")
@@ -280,10 +282,11 @@ def _depths(values, field="depth_values"):
     if not np.isfinite(a).all() or (a <= 0).any() or (np.diff(a) <= 0).any(): raise InputError("must be positive and increasing", field=field)
     return a
 
-# %% ../nbs/1_geometry/show.ipynb #c46cbaed
+# %% ../nbs/1_geometry/show.ipynb #ef3dc97a
 def _pixel(pixel, height, width):
     "Integer (x, y) inside a map"
-    x, y = (int(o) for o in _array(pixel, "pixel", 1))
+    if len(a := _array(pixel, "pixel", 1)) != 2: raise InputError(f"{a.tolist()} is not (x, y)", field="pixel")
+    x, y = (int(o) for o in a)
     if not (0 <= x < width and 0 <= y < height): raise InputError(f"({x}, {y}) lies outside {width} x {height}", field="pixel")
     return x, y
 
@@ -339,7 +342,7 @@ def _mark_depth(ax, depth, name, color, style):
     if depth is None or not np.isfinite(depth) or depth <= 0: return
     ax.axvline(depth, color=color, ls=style, lw=1.5, label=f"{name} {depth:.3g}")
 
-# %% ../nbs/1_geometry/show.ipynb #5b45a623
+# %% ../nbs/1_geometry/show.ipynb #1a0b5994
 def show_cost_curve(
     cost, # [D]; several curves [N,D]; or a whole volume [D,H,W] together with `pixel`
     depth_values, # depth hypotheses [D], or [D,H,W] with a volume
@@ -356,6 +359,8 @@ def show_cost_curve(
     "Cost (or probability) over depth at one pixel, with the truth marked; raises `InputError` on wrong shapes"
     curves, depths, truth, prediction = _curves(cost, depth_values, pixel, truth, prediction)
     if best not in ("min", "max", None): raise InputError(f"{best!r} is not 'min', 'max' or None", field="best")
+    if labels is not None and len(labels) != len(curves): raise InputError(f"{len(labels)} names for {len(curves)} curves", field="labels")
+    if np.isnan(curves).all(1).any(): raise InputError("a curve is all NaN", field="cost")
     figure = Figure(figsize=(4.6, 2.8), dpi=80, layout="constrained") if ax is None else ax.figure
     axis = figure.add_subplot() if ax is None else ax
     for i, curve in enumerate(curves):
@@ -629,14 +634,16 @@ def _points(layers):
         out.append(np.clip(p, *np.quantile(p, (0.01, 0.99), axis=0)) if len(p) > 100 else p)
     return np.concatenate(out)
 
-# %% ../nbs/1_geometry/show.ipynb #288a85b5
+# %% ../nbs/1_geometry/show.ipynb #5722aec1
 def _viewpoint(layers, view, up, zoom, scale, fov=60.):
     "Eye, target and up: behind the cameras where there are any, turned by `view` = (azimuth, elevation) in degrees, as near as all fits in"
     cameras = [layer for layer in layers if isinstance(layer, CameraLayer)]
     points = np.concatenate([_points(layers), *(layer.corners(scale).reshape(-1, 3) for layer in cameras)])
     axes = np.concatenate([layer.E[:, :3, :3].numpy() for layer in cameras]).mean(0) if cameras else np.zeros((3, 3))
     if up is None: up = -axes[1] if np.linalg.norm(axes[1]) > 0.3 else (0., 0., 1.)
-    up = np.asarray(up, np.float64)/np.linalg.norm(up)
+    up = np.asarray(up, np.float64)
+    if up.shape != (3,) or not np.linalg.norm(up) > 0: raise InputError(f"{up.tolist()} is not a direction", field="up")
+    up = up/np.linalg.norm(up)
     back = -axes[2]+up*(axes[2]@up)                          # level, against the mean viewing direction
     if np.linalg.norm(back) < 0.2: back = np.cross(up, np.cross(-np.eye(3)[1 if abs(up[1]) < 0.8 else 0], up))
     back /= np.linalg.norm(back)
@@ -840,7 +847,7 @@ def plane_sweep_explorer(
     if not 0 <= start <= last: raise InputError(f"plane {start} is not one of 0 to {last}", field="start")
     return Explorer(figure, update, dict(plane=_slider("plane", 0, last, start)), [dict(plane=i) for i in sorted({last//8, start})], "plane sweep").display()
 
-# %% ../nbs/1_geometry/show.ipynb #6ff01a95
+# %% ../nbs/1_geometry/show.ipynb #ef7819a9
 class _Curve:
     "The right half of `cost_explorer`: drawn once, then moved from pixel to pixel, which is faster than drawing anew"
     def __init__(self, ax, volume, depth_values, truth, prediction, best, ylabel, unit):
@@ -856,6 +863,7 @@ class _Curve:
         self.legend = ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=7, frameon=False)
     def move(self, x, y):
         (curve,), depths, *known = _curves(self.volume, self.depth_values, (x, y), *self.maps.values())
+        if np.isnan(curve).all(): return self.line.set_data([], []), self.ring.set_data([], [])
         k = {"min": np.nanargmin, "max": np.nanargmax}[self.best](curve)
         self.line.set_data(depths, curve)
         self.ring.set_data([depths[k]], [curve[k]])
@@ -867,7 +875,7 @@ class _Curve:
             text.set_text(f"{name} {value:.3g}" if value else f"{name} unknown")
             if name in self.marks: self.marks[name].set(visible=value is not None, xdata=[value or 1]*2)
 
-# %% ../nbs/1_geometry/show.ipynb #72ff6d79
+# %% ../nbs/1_geometry/show.ipynb #3e43f811
 def cost_explorer(
     image, # reference image [3,H,W]; may be an integer number of times larger than the volume
     cost_volume, # matching cost or probability [D,h,w]
@@ -882,6 +890,7 @@ def cost_explorer(
     "Choose a pixel, see its cost over all depths; raises `InputError` on wrong shapes"
     picture, volume = _image(image), _array(cost_volume, "cost_volume", 3)
     if best not in ("min", "max"): raise InputError(f"{best!r} is not 'min' or 'max'", field="best")
+    if np.isnan(volume).all(): raise InputError("is all NaN", field="cost_volume")
     height, width = volume.shape[1:]
     step = max(1, round(picture.shape[1]/width))            # pixel i of the volume is image pixel i*step
     for name, o in (("truth", truth), ("prediction", prediction)):

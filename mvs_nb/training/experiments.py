@@ -225,14 +225,13 @@ def make_data(
     if not (d.augment and split == "train"): return data
     return Augmented(data, (Light(), Blur(), Noise(), Mirror()), experiment.fit.seed)
 
-# %% ../../nbs/3_training/experiments.ipynb #ad1fabcb
-PRESETS = {}
+# %% ../../nbs/3_training/experiments.ipynb #45bf3694
+PRESETS = {} # name -> experiment, in the order they are listed
 def preset(
-    experiment:Experiment,
-)->Experiment: # the same
-    "Add a preset to the list under its name"
+    experiment:Experiment, # with a name of its own
+):
+    "Add an experiment to the presets"
     PRESETS[experiment.name] = experiment
-    return experiment
 
 # %% ../../nbs/3_training/experiments.ipynb #ab13185f
 preset(Experiment("mvsnet-dtu", "MVSNet_pl's published command: 6 epochs, batch 1, 192 planes at 1.06, Adam 1e-3 (decay 1e-5), cosine per epoch, hardest 60 %",
@@ -248,11 +247,11 @@ preset(Experiment("mvsnet-dtu-pytorch", "MVSNet_pytorch's train.sh: 16 epochs, b
     fit=FitSettings(epochs=16, batch_size=4, lr=1e-3, schedule=Schedule("drops", drops=(10, 12, 14)), seed=1, workers=8,
                     log_every=20, save_every=2000, picture_every=1000)))
 
-# %% ../../nbs/3_training/experiments.ipynb #53362d6e
-preset(Experiment("mvsnet-tiny", "nothing published: MVSNet on 24 small procedural scenes, to watch it learn in under a minute",
+# %% ../../nbs/3_training/experiments.ipynb #f47e4785
+preset(Experiment("mvsnet-tiny", "nothing published: MVSNet on 40 small procedural scenes, to watch it learn in under a minute",
     model_options=dict(image_normalization="standardize"), loss="plane_entropy", thresholds=(.05, .1, .2),
-    data=DataSettings(n_depths=16, height=64, width=96, scenes=("tabletop",), train_scenes=24, valid_scenes=6, jitter=0., cache="memory"),
-    fit=FitSettings(steps=60, lr=2e-3, schedule=Schedule("cosine", warmup=.1), log_every=5, best="epe", tensorboard=False)))
+    data=DataSettings(n_depths=16, height=64, width=64, scenes=("tabletop",), train_scenes=40, valid_scenes=6, jitter=0., cache="memory"),
+    fit=FitSettings(steps=100, lr=2e-3, schedule=Schedule("cosine", warmup=.1), log_every=5, best="epe", tensorboard=False)))
 
 # %% ../../nbs/3_training/experiments.ipynb #05fe7d88
 preset(Experiment("mvsnet-procedural", "our shipped weights: MVSNet on procedural scenes, 5 views",
