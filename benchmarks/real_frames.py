@@ -61,7 +61,7 @@ def main():
             print(pack, name, table[pack][name], f"{m['seconds']:.1f} s a frame", flush=True)
         if cloud == "none": continue
         points, E = fused_room(method(cloud), samples, a.n_depths)
-        picture = show_points(points, title=f"{pack}: {len(points)} points confirmed by three views ({NAMES.get(cloud, cloud)})", view=(15, 20), up=-E[0, 1, :3].numpy())
+        picture = show_points(points, title=f"{pack}: {len(points)} points confirmed by three views ({NAMES.get(cloud, cloud)})", view=(5, 20), zoom=1.3, up=-E[0, 1, :3].numpy())
         picture.figure.savefig(folder/f"real_frames_{pack}.png", dpi=80)
 
 

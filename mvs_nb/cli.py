@@ -152,25 +152,30 @@ def list_experiments(
     width = max(len(name) for name, _ in rows)
     for name, text in rows: print(f"{name:<{width}}  {text}")
 
-# %% ../nbs/9_experiments/command_line.ipynb #813e8c53
+# %% ../nbs/9_experiments/command_line.ipynb #fc9eef3f
 def bench(
     args, # options of `mvs_nb bench`
 ):
-    "Run the benchmarks of a checkout; raises `InputError` where there is none"
+    "Run the benchmarks of a checkout that have a `main(short)`; raises `InputError` where there is none"
+    import inspect
     import runpy
     from mvs_nb.camera import InputError
     from mvs_nb.files import atomic_path
     from mvs_nb.reconstruction.depth_maps import naming
     from mvs_nb.training.engine import seed_all
     folder = Path(args.folder) if args.folder else Path(__file__).resolve().parent.parent/"benchmarks"
-    scripts = sorted(folder.glob("[!_]*.py")) if folder.is_dir() else []
-    if args.only: scripts = [s for s in scripts if s.stem == args.only]
+    scripts = {p.stem: p for p in sorted(folder.glob("[!_]*.py"))}
+    if args.only: scripts = {name: p for name, p in scripts.items() if name == args.only}
     if not scripts: raise InputError(f"no benchmark{' ' + args.only if args.only else ''} there", folder, fix="benchmarks are not part of the installed package: run this in a git checkout of mvs_nb")
-    seed_all(args.seed)
     rows = {}
-    for script in scripts:
-        print(f"\n{script.stem}", flush=True)
-        rows[script.stem] = runpy.run_path(str(script))["main"](short=args.short)
+    for name, path in scripts.items():
+        run = runpy.run_path(str(path)).get("main")
+        if run is None or "short" not in inspect.signature(run).parameters:
+            print(f"\n{name}: has options of its own, see python {path} --help")
+            continue
+        print(f"\n{name}", flush=True)
+        seed_all(args.seed)
+        rows[name] = run(short=args.short)
     if args.out:
         with naming(args.out), atomic_path(args.out) as temporary: Path(temporary).write_text(json.dumps(rows, indent=1)+"\n")
 
@@ -221,13 +226,14 @@ def add_depth(
     options(p, scene=(None, "the scene's folder, where it has moved since"), min_confidence=(.5, "drop depths the network trusts less"), max_pixel_error=(1., "there and back again, in pixels"),
         max_depth_error=(.01, "as a share of the depth"), min_consistent=(3, "sources that must agree"))
 
-# %% ../nbs/9_experiments/command_line.ipynb #b6936a26
+# %% ../nbs/9_experiments/command_line.ipynb #f0e63d3d
 def add_data(
     commands, # of `add_subparsers`
 ):
     "`mvs_nb import` and `mvs_nb data make`"
     p = command(commands, "import", import_, "convert a capture into the MVSNet layout", "mvs_nb import transforms capture/transforms.json scene")
-    p.add_argument("kind", metavar="KIND", help="rgbd (images/, depth/, poses.txt, K.txt) | sevenscenes (frame-*.color.png, .pose.txt) | transforms (transforms.json)")
+    p.add_argument("kind", metavar="KIND", help="colmap (images/, sparse/) | transforms (transforms.json) | rgbd (images/, depth/, poses.txt, K.txt) | sevenscenes (frame-*.color.png, .pose.txt) | "
+        "tum (rgb.txt, depth.txt, groundtruth.txt) | scannet (color/, depth/, pose/, intrinsic/)")
     p.add_argument("source", metavar="SRC", help="folder or file of that kind")
     p.add_argument("target", metavar="DST", help="folder to make")
     options(p, near=(None, "nearest depth, in units of the source (default: from the data)", dict(type=float)), far=(None, "farthest depth", dict(type=float)),

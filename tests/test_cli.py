@@ -169,6 +169,12 @@ def test_a_run_is_evaluated_and_used(run, trained, scene, tmp_path):
     assert (status, err) == (0, "")
 
 
+def test_the_shipped_weights_are_the_default(run, scene, tmp_path):
+    status, out, err = run("depth", scene, "--n-views", 3, "--n-depths", 16, "--out", tmp_path/"out", "--size", "native")
+    assert (status, err) == (0, "") and "4 depth maps" in out
+    assert json.loads((tmp_path/"out"/"depth.json").read_text())["model"] == "mvsnet"
+
+
 def test_own_and_published_weights_are_told_apart(run, scene, tmp_path):
     import torch
     from mvs_nb.models.mvsnet import MVSNet

@@ -76,8 +76,8 @@ def test_an_upward_import_is_found():
 
 
 # --- docstrings --------------------------------------------------------------------------------
-WELL_KNOWN = {"self", "cls", "ctx", "dtype", "device", "generator", "in_channels", "out_channels"}
-OWN_TYPE = re.compile(r"^(?!Tensor\b|Path\b|Any\b|Callable\b|Iterable\b|None\b)[A-Z]\w+(\|None)?$")  # settings:FitSettings says it all
+WELL_KNOWN = {"self", "cls", "ctx", "dtype", "device", "generator", "path", "name", "model", "settings", "in_channels", "out_channels"}
+OWN_TYPE = re.compile(r"^(?!Tensor\b|Path\b|Any\b|Callable\b|Iterable\b|None\b)([A-Z]\w+(\|None)?$|Literal\[)")  # settings:FitSettings says it all
 SHAPE = re.compile(r"\[[^\]]*\]|\((\w+|\.\.\.)(, ?[\w|/*+-]+)+\)|scalar|any shape|same shape|0-d")
 
 
@@ -117,7 +117,7 @@ def doc_problems(node, notes):
             out += [f"{item.name}: {p}" for p in parameter_problems(item, notes, told + " " + (ast.get_docstring(item) or ""))]
         elif isinstance(item, ast.FunctionDef) and not item.name.startswith("_") and not ast.get_docstring(item) and len(item.body) > 3:
             out.append(f"method {item.name} has no docstring")
-        elif isinstance(item, ast.AnnAssign) and not notes.get(item.end_lineno) and not re.search(rf"\b{item.target.id}\b", told):
+        elif isinstance(item, ast.AnnAssign) and item.target.id not in WELL_KNOWN and not OWN_TYPE.match(ast.unparse(item.annotation)) and not notes.get(item.end_lineno) and not re.search(rf"\b{item.target.id}\b", told):
             out.append(f"field {item.target.id} is not described")
     return out
 

@@ -23,9 +23,9 @@ def uniform(
     "Random numbers between `low` and `high`"
     return low + (high - low)*torch.rand(shape, generator=generator)
 
-# %% ../../nbs/3_training/augmentation.ipynb #2999e3c3
+# %% ../../nbs/3_training/augmentation.ipynb #023c7c48
 class Light:
-    "Exposure, contrast, gamma and colour balance, drawn for each view on its own: a hand-held camera sets them anew for every picture"
+    "Exposure, contrast, gamma and colour balance, drawn for each view of an item on its own: a hand-held camera sets them anew for every picture"
     def __init__(self,
         brightness:float=.2, # gain between 1 - this and 1 + this
         contrast:float=.2, # the same, around the view's mean
@@ -69,9 +69,9 @@ class Blur:
         sigma = uniform(generator, 0, self.sigma, (n,))*(torch.rand(n, generator=generator) < self.share)
         return item | dict(images=gaussian_blur(item["images"], sigma)) if sigma.any() else item
 
-# %% ../../nbs/3_training/augmentation.ipynb #148e8a35
+# %% ../../nbs/3_training/augmentation.ipynb #6d78e388
 class Noise:
-    "Sensor noise, another amount in each view"
+    "Sensor noise, another amount in each view of an item"
     def __init__(self,
         sigma:float=.02, # largest standard deviation; images lie in [0, 1]
     ): self.sigma = sigma
@@ -97,9 +97,9 @@ def mirror(
     return item | dict(images=item["images"][..., columns], intrinsics=K, extrinsics=flip@item["extrinsics"]@flip,
                        depth=item["depth"].flip(-1), mask=item["mask"].flip(-1))
 
-# %% ../../nbs/3_training/augmentation.ipynb #064006ea
+# %% ../../nbs/3_training/augmentation.ipynb #bbede7c9
 class Mirror:
-    "Half of all items are seen in a mirror"
+    "A random `share` of all items is seen in a mirror; an item is changed by `mirror`"
     def __init__(self,
         share:float=.5, # probability
     ): self.share = share

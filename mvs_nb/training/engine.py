@@ -105,7 +105,7 @@ class Schedule:
         x = epoch/epochs if self.kind == "epoch_cosine" else (progress - self.warmup)/max(1 - self.warmup, 1e-9)
         return self.final + (1 - self.final)*(1 + math.cos(math.pi*min(x, 1.)))/2
 
-# %% ../../nbs/3_training/engine.ipynb #8c7136c3
+# %% ../../nbs/3_training/engine.ipynb #28da39af
 @dataclass
 class FitSettings:
     "How a run trains; everything here is saved beside its checkpoints"
@@ -116,7 +116,7 @@ class FitSettings:
     accumulate: int = 1 # backward passes per optimiser step
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     lr: float = 1e-3 # learning rate
-    weight_decay: float = 0.
+    weight_decay: float = 0. # pull of all weights towards 0
     schedule: Schedule = field(default_factory=Schedule) # of the learning rate
     clip: float|None = None # largest norm of the gradient
     seed: int = 0 # of initial weights, order of data and everything else
@@ -334,10 +334,18 @@ def make_loaders(
     loaders = [fabric.setup_dataloaders(o, use_distributed_sampler=False) for o in loaders]
     return loaders[0], loaders[1] if valid_data is not None else None, sampler.per_epoch/s.accumulate
 
-# %% ../../nbs/3_training/engine.ipynb #05ff1aac
+# %% ../../nbs/3_training/engine.ipynb #c146c837
 class Session:
     "One sitting of a run: clocks, log, progress bar and requests to stop. Decisions come from numbers all processes share, so all decide alike"
-    def __init__(self, fabric, settings, folder, at, steps, per_epoch, max_minutes=None):
+    def __init__(self,
+        fabric, # of `make_fabric`
+        settings:FitSettings,
+        folder:Path, # of the run
+        at:Progress,
+        steps:int|None, # length of the run; None: settings.minutes decide
+        per_epoch:float, # optimiser steps in an epoch
+        max_minutes:float|None=None, # of this session
+    ):
         self.fabric, self.settings, self.folder, self.at = fabric, settings, folder, at
         self.steps, self.per_epoch, self.max_seconds = steps, per_epoch, math.inf if max_minutes is None else 60*max_minutes
         self.before, self.saved, self.window, self.lr, self.stopping = at.seconds, at.seconds, [], settings.lr, False
@@ -372,10 +380,10 @@ def set_rate(self:Session, optimizer):
     self.lr = s.lr*s.schedule(share, int(at.step/self.per_epoch + 1e-9), epochs)
     for group in optimizer.param_groups: group["lr"] = self.lr
 
-# %% ../../nbs/3_training/engine.ipynb #33a35243
+# %% ../../nbs/3_training/engine.ipynb #0b53f292
 @patch
 def agree(self:Session, values):
-    "The means over all processes; the clock and the wish to stop travel along"
+    "The means of `values` over all processes; the clock and the wish to stop travel along"
     here = time.monotonic() - self.start
     wish = float(bool(self.requests) or here >= self.max_seconds)
     values = agree(self.fabric, values | dict(_seconds=self.before + here, _stop=wish))
@@ -434,7 +442,7 @@ def draw(self:Session, model, pictures, batch):
     bare.train(training)
     self.log.pictures(self.at.step, images, bare)
 
-# %% ../../nbs/3_training/engine.ipynb #f79dfc63
+# %% ../../nbs/3_training/engine.ipynb #69033f4e
 def fit(
     fabric, # of `make_fabric`, launched
     model:nn.Module, # with fresh weights
@@ -452,6 +460,7 @@ def fit(
     "The training loop: one process or many, new or resumed. Raises `NotFinite` when the loss isn't, `InputError` for a checkpoint that doesn't fit"
     s, folder, last = settings, Path(folder), Path(folder)/"last.pt"
     if fabric.world_size > 1 and fabric.device.type == "cuda": model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    torch.backends.cudnn.benchmark = fabric.device.type == "cuda" # sizes stay the same: let it look for the fastest convolutions
     optimizer = make_optimizer(model, s)
     model, stepper = fabric.setup(model, optimizer)
     seed_all(s.seed + fabric.global_rank)

@@ -80,13 +80,13 @@ def real_frame_samples(
         samples.append(Views(*map(join, ("images", "intrinsics", "extrinsics", "depth", "mask")), depth_range=depth_range, name=frames[reference].name))
     return samples
 
-# %% ../../nbs/9_experiments/mvsnet_real_frames.ipynb #52e0194d
+# %% ../../nbs/9_experiments/mvsnet_real_frames.ipynb #2e713851
 def compare_at(
     depth:Tensor, # a network's depth, at its own size [h, w]
     truth:Tensor, # at the image's size, 0 = unknown [H, W]
     step:int=4, # compare at every so-many-th row and column of the image
 )->tuple[Tensor, Tensor]: # prediction and truth at the same pixels
-    "Depth where every network has an answer: image pixels (step·i, step·j), so that a quarter-size map and a full-size map are judged at the same places"
+    "Depth where every network has an answer: image pixels (step·i, step·j), so that a quarter-size map and a full-size map are judged at the same places. Raises `InputError` for a map that is no whole fraction of the image"
     ratio = -(-truth.shape[0]//depth.shape[0])
     if tuple(depth.shape) != tuple(-(-n//ratio) for n in truth.shape) or step%ratio:
         raise InputError(f"size {tuple(depth.shape)} does not divide {tuple(truth.shape)} evenly", field="depth")
@@ -103,7 +103,7 @@ def frame_metrics(
     known = t > 0
     return depth_metrics(p, t, thresholds=(.05, .1)) | (dict(median_abs=float((p-t).abs()[known].median())) if known.any() else {})
 
-# %% ../../nbs/9_experiments/mvsnet_real_frames.ipynb #7bbf86c2
+# %% ../../nbs/9_experiments/mvsnet_real_frames.ipynb #46b6ba76
 @torch.no_grad()
 def evaluate_on_real_frames(
     model, # called as model(images, intrinsics, extrinsics, depth_values) -> DepthPrediction
@@ -114,7 +114,7 @@ def evaluate_on_real_frames(
     step:int=4, # see `compare_at`
     device=None, # where to run; None: where the images are
 )->dict[str, float]: # means over the frames: abs, abs_rel, delta_1 (< 1.25), within_0.05, median_abs, seconds, …
-    "Run a model over the samples. Its training mode is put back afterwards, so this can be called between two training steps"
+    "Run a model over the samples. Its training mode is put back afterwards, so this can be called between two training steps. Raises `InputError` for an unknown spacing"
     if spacing not in ("inverse", "uniform"): raise InputError(f"{spacing!r} is neither inverse nor uniform", field="spacing")
     place = inverse_hypotheses if spacing == "inverse" else uniform_hypotheses
     training, rows, start = getattr(model, "training", False), [], time.perf_counter()
