@@ -253,12 +253,12 @@ preset(Experiment("mvsnet-tiny", "nothing published: MVSNet on 40 small procedur
     data=DataSettings(n_depths=16, height=64, width=64, scenes=("tabletop",), train_scenes=40, valid_scenes=6, jitter=0., cache="memory"),
     fit=FitSettings(steps=100, lr=2e-3, schedule=Schedule("cosine", warmup=.1), log_every=5, best="epe", tensorboard=False)))
 
-# %% ../../nbs/3_training/experiments.ipynb #48a0837a
+# %% ../../nbs/3_training/experiments.ipynb #be4718ca
 preset(Experiment("mvsnet-procedural", "our shipped weights: MVSNet on procedural scenes, 4 views, 50 minutes on one core with --precision bf16-mixed",
     model_options=dict(image_normalization="standardize"), loss="plane_entropy", thresholds=(.05, .1, .2),
     data=DataSettings(n_views=4, valid_views=4, n_depths=48, height=192, width=256, scenes=("room", "tabletop", "thin", "room", "low_texture", "room", "heightfield"),
                       train_scenes=1400, valid_scenes=14, references=4, jitter=.8, cache="runs/scenes", augment=True),
-    fit=FitSettings(steps=11500, optimizer="adamw", lr=1.2e-3, weight_decay=1e-4, schedule=Schedule("cosine", warmup=.03), clip=2., workers=1, log_every=50,
+    fit=FitSettings(steps=11900, optimizer="adamw", lr=1.2e-3, weight_decay=1e-4, schedule=Schedule("cosine", warmup=.03), clip=2., workers=1, log_every=50,
                     validate_every=1000, save_minutes=3., picture_every=500, best="abs_rel")))
 
 # %% ../../nbs/3_training/experiments.ipynb #eed84bd0
