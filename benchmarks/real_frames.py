@@ -31,20 +31,30 @@ def fused_room(model, samples, n_depths, nearest=8):
         for out, o in zip((K, E, images, depths, sure), (v.intrinsics[0], v.extrinsics[0], v.images[0], p.depth[0], p.confidence[0])): out.append(o)
     E = torch.stack(E)
     pairs = {i: nearest_baseline(E, i, min(nearest, len(samples)-1)) for i in range(len(samples))}
-    return fuse(depths, sure, images, torch.stack(K), E, pairs, min_confidence=.5), E
+    return fuse(depths, sure, images, torch.stack(K), E, pairs, min_confidence=.3, max_depth_error=.02), E
+
+
+def write_small(figure, path, colors=48):
+    "A picture of few colours: below 100 kB, small enough for a repository"
+    import io
+    from PIL import Image
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    Image.open(buffer).convert("RGB").quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default="zncc,sgm,mvsnet", help="comma-separated; measured again even if the table has them")
-    parser.add_argument("--cloud", default=None, help="method whose depth maps are fused (default: the last of --methods; 'none' for no clouds)")
+    parser.add_argument("--cloud", default=None, help="method whose depth maps are fused (default: the last of --methods; none: no clouds)")
     parser.add_argument("--packs", default="redkitchen,hololens")
     parser.add_argument("--n-depths", type=int, default=96)
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its own choice")
     a = parser.parse_args()
     import torch
+    from mvs_nb.camera import intrinsics_from_fov
     from mvs_nb.files import atomic_path, data_folder
-    from mvs_nb.show import show_points
+    from mvs_nb.show import CameraLayer, PointLayer, show_scene
     from mvs_nb.training.real_frames import evaluate_on_real_frames, real_frame_samples
     if a.threads: torch.set_num_threads(a.threads)
     folder = data_folder()/"measured"
@@ -60,9 +70,10 @@ def main():
             with atomic_path(path) as temporary: temporary.write_text(json.dumps(table, indent=1)+"\n")
             print(pack, name, table[pack][name], f"{m['seconds']:.1f} s a frame", flush=True)
         if cloud == "none": continue
-        points, E = fused_room(method(cloud), samples, a.n_depths)
-        picture = show_points(points, title=f"{pack}: {len(points)} points confirmed by three views ({NAMES.get(cloud, cloud)})", view=(5, 20), zoom=1.3, up=-E[0, 1, :3].numpy())
-        picture.figure.savefig(folder/f"real_frames_{pack}.png", dpi=80)
+        room, E = fused_room(method(cloud), real_frame_samples(pack, n_reference=36, height=384, width=512), a.n_depths)
+        cameras = CameraLayer(intrinsics_from_fov(60., 96, 128).expand(len(E), 3, 3)[::6], E[::6], size=(96, 128), depth=.15)
+        picture = show_scene(PointLayer(room, size=.015), cameras, title=f"{pack}: {len(room)} points confirmed by three views ({NAMES.get(cloud, cloud)})", view=(0, 20), zoom=1.2)
+        write_small(picture.figure, folder/f"real_frames_{pack}.png")
 
 
 if __name__ == "__main__": sys.exit(main())

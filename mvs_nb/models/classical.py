@@ -53,17 +53,18 @@ def zncc(
     score = rs/((rr.clamp(min=0) + noise**2)*(ss.clamp(min=0) + noise**2)).sqrt()
     return score.clamp(-1, 1), inside & (share > .5)
 
-# %% ../../nbs/4_depth_nets/classical.ipynb #7e2c4db0
+# %% ../../nbs/4_depth_nets/classical.ipynb #44b2dde6
 def best_sources_mean(
     scores:Tensor, # one score a source [S, ...]
     seen:Tensor, # whether that source sees the point [S, ...] bool
     keep:float=.75, # share of the seeing sources that counts, best first; 1 = plain mean
-)->Tensor: # [...]; 0 where no source sees the point
+    unseen:float=.3, # score of a point that no source sees: about what chance matches reach, so that it neither wins nor loses
+)->Tensor: # [...]
     "Mean of the best sources: a source that is occluded at the right depth loses its vote instead of spoiling the score"
     ranked = scores.masked_fill(~seen, -2.).sort(0, descending=True).values
     count = (seen.sum(0)*keep).ceil()
     rank = torch.arange(len(scores), device=scores.device).view(-1, *[1]*(scores.ndim-1))
-    return torch.where(rank < count, ranked, 0.).sum(0)/count.clamp(min=1)
+    return torch.where(count > 0, torch.where(rank < count, ranked, 0.).sum(0)/count.clamp(min=1), unseen)
 
 # %% ../../nbs/4_depth_nets/classical.ipynb #9c862342
 def winner(
@@ -135,7 +136,7 @@ def shrink(
     "Mean over the smallest odd window that covers the step, then every `factor`-th pixel: pixel i of the result is centred on pixel i·factor"
     return x if factor == 1 else box_mean(x, 2*(factor//2) + 1)[..., ::factor, ::factor]
 
-# %% ../../nbs/4_depth_nets/classical.ipynb #ceb8f61a
+# %% ../../nbs/4_depth_nets/classical.ipynb #584d6239
 class ClassicalStereo(nn.Module):
     "Plane-sweep stereo without learning, called like the networks; nothing in it is trained"
     def __init__(self,
@@ -182,7 +183,7 @@ class ClassicalStereo(nn.Module):
         intrinsics:Tensor, # pixels of `maps` [B, V, 3, 3]
         extrinsics:Tensor, # [B, V, 4, 4]
         depth_values:Tensor, # [B, D]
-    )->Tensor: # robust mean of the correlations, 1 = the same pattern, 0 = unseen or unlike [B, D, h, w]
+    )->Tensor: # robust mean of the correlations, 1 = the same pattern, 0 = unlike, 0.3 = unseen [B, D, h, w]
         "Correlation of every pixel with the sources at every depth, a few planes at a time"
         reference = maps[:, 0]
         probe = torch.cat([maps, torch.ones_like(maps)], 2) # the ones tell which samples fall inside the source
