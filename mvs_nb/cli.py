@@ -119,7 +119,7 @@ def override(
     if seed is not None: experiment.fit.seed = seed
     return experiment
 
-# %% ../nbs/9_experiments/command_line.ipynb #d0e9e674
+# %% ../nbs/9_experiments/command_line.ipynb #c49f81a8
 def train(
     args, # options of `mvs_nb train`
 ):
@@ -127,7 +127,7 @@ def train(
     from mvs_nb.training import experiments
     experiment = override(args.experiment, args.settings, args.seed)
     result = experiments.train(experiment, args.out, not args.restart, args.max_minutes, args.devices, args.accelerator, args.precision, args.nodes)
-    if int(os.environ.get("RANK", 0)) == 0: print(f"{result['step']} steps in {result['seconds']:.0f} s of training; run in {result['folder']}")
+    if result["rank"] == 0: print(f"{result['step']} steps in {result['seconds']:.0f} s of training; run in {result['folder']}")
 
 # %% ../nbs/9_experiments/command_line.ipynb #2efa5e7f
 def evaluate(

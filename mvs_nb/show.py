@@ -8,7 +8,7 @@ __all__ = ['Picture', 'show_images', 'show_depth', 'show_confidence', 'show_erro
            'show_cameras', 'show_voxels', 'show_mesh', 'Explorer', 'plane_sweep_explorer', 'cost_explorer',
            'compare_depths']
 
-# %% ../nbs/1_geometry/show.ipynb #e35f718d
+# %% ../nbs/1_geometry/show.ipynb #e0ef1b3b
 import base64, html, io, math, os
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 from torch import Tensor
 from .camera import InputError, camera_center, check_extrinsics, check_intrinsics, frustum, look_at, pixel_grid, project, unproject
@@ -75,9 +76,10 @@ def _valid(maps, mask, field, name="mask"):
         if m.shape != v.shape: raise InputError(f"shape {v.shape} differs from the {field}'s {m.shape}", field=name)
     return [v & np.isfinite(m) for m, v in zip(maps, masks)]
 
-# %% ../nbs/1_geometry/show.ipynb #f5c267a7
+# %% ../nbs/1_geometry/show.ipynb #c79901b4
 def _render(figure):
-    "A figure drawn once, as an RGB image (`savefig` draws twice)"
+    "A figure as an RGB image; a constrained layout needs a pass to learn the size of its labels"
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine): figure.draw_without_rendering()
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -739,7 +741,7 @@ def show_mesh(
     "A triangle mesh in 3D; raises `InputError` on wrong shapes"
     return show_scene(MeshLayer(vertices, faces, colors), **options)
 
-# %% ../nbs/1_geometry/show.ipynb #3bd9a0a1
+# %% ../nbs/1_geometry/show.ipynb #480f4f82
 class Explorer(Picture):
     "A picture with sliders: `update(**values)` changes the figure, `.controls` are the sliders by name, `.slider` the first of them"
     def __init__(self,
@@ -761,7 +763,7 @@ class Explorer(Picture):
         "Lay out the panels for a figure of `size` inches, once: then they do not jump, and a redraw takes half the time"
         self.figure.set_size_inches(size)
         self.figure.set_layout_engine("constrained")
-        self.figure.draw_without_rendering()
+        for _ in range(2): self.figure.draw_without_rendering()   # labels get their room in the second pass
         self.figure.set_layout_engine("none")
     @property
     def values(self): return {name: control.value for name, control in self.controls.items()}

@@ -202,8 +202,9 @@ def survey(
         samples = [sample_points(f, depth_range=depth_range) for f in frames]
     return depth_range, scores_from_samples(frames, samples)
 
-# %% ../../nbs/3_training/importers.ipynb #85b65b36
+# %% ../../nbs/3_training/importers.ipynb #c3193d25
 KINDS = dict(colmap=read_colmap, rgbd=read_rgbd, scannet=read_scannet, sevenscenes=read_seven_scenes, transforms=read_transforms, tum=read_tum)
+_ALIASES = {"transforms.json": "transforms", "7-scenes": "sevenscenes", "7scenes": "sevenscenes", "rgb-d": "rgbd"}   # as people write them
 
 # %% ../../nbs/3_training/importers.ipynb #1a7e5f4b
 def thin(
@@ -240,7 +241,7 @@ def write_frame(
     write_cam(target/"cams"/f"{i:08d}_cam.txt", CameraFile(K, E, near, (far-near)/(n_depths-1), n_depths, far))
     if depth is not None and frame.distortion is None: write_pfm(target/"depths"/f"{i:08d}.pfm", depth)
 
-# %% ../../nbs/3_training/importers.ipynb #a6a60a47
+# %% ../../nbs/3_training/importers.ipynb #f4eb40fb
 def import_scene(
     kind:str, # one of `KINDS`
     source, # folder or file of that kind
@@ -252,6 +253,7 @@ def import_scene(
     every:int=1, # keep each so-many-th frame
 )->Path: # `target`
     "Convert a capture into the MVSNet layout: images, cams, pair.txt and, where there is depth, depths; raises `InputError` naming file and field"
+    kind = _ALIASES.get(kind.lower(), kind.lower())
     if kind not in KINDS: raise InputError(f"{kind!r} is none of {', '.join(KINDS)}", field="kind")
     if not scale > 0 or every < 1: raise InputError("must be positive", field="scale, every")
     if depth_range is not None and not 0 < depth_range[0] < depth_range[1]: raise InputError(f"{depth_range} is empty", field="depth_range", fix="need 0 < near < far")
