@@ -34,15 +34,6 @@ def fused_room(model, samples, n_depths, nearest=8):
     return fuse(depths, sure, images, torch.stack(K), E, pairs, min_confidence=.3, max_depth_error=.02), E
 
 
-def write_small(figure, path, colors=48):
-    "A picture of few colours: below 100 kB, small enough for a repository"
-    import io
-    from PIL import Image
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    Image.open(buffer).convert("RGB").quantize(colors, dither=Image.Dither.NONE).save(path, optimize=True)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default="zncc,sgm,mvsnet", help="comma-separated; measured again even if the table has them")
@@ -73,7 +64,7 @@ def main():
         room, E = fused_room(method(cloud), real_frame_samples(pack, n_reference=36, height=384, width=512), a.n_depths)
         cameras = CameraLayer(intrinsics_from_fov(60., 96, 128).expand(len(E), 3, 3)[::6], E[::6], size=(96, 128), depth=.15)
         picture = show_scene(PointLayer(room, size=.015), cameras, title=f"{pack}: {len(room)} points confirmed by three views ({NAMES.get(cloud, cloud)})", view=(0, 20), zoom=1.2)
-        write_small(picture.figure, folder/f"real_frames_{pack}.png")
+        with atomic_path(folder/f"real_frames_{pack}.png") as temporary: temporary.write_bytes(picture.png())   # few colours: small enough for a repository
 
 
 if __name__ == "__main__": sys.exit(main())

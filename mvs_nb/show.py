@@ -8,9 +8,8 @@ __all__ = ['Picture', 'show_images', 'show_depth', 'show_confidence', 'show_erro
            'show_cameras', 'show_voxels', 'show_mesh', 'Explorer', 'plane_sweep_explorer', 'cost_explorer',
            'compare_depths']
 
-# %% ../nbs/1_geometry/show.ipynb #e0ef1b3b
+# %% ../nbs/1_geometry/show.ipynb #572249fb
 import base64, html, io, math, os
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Callable
 import ipywidgets as W, k3d, numpy as np, torch
