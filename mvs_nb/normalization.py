@@ -94,19 +94,19 @@ def eager_norm_leaky(
     "What `InPlaceNorm` computes, as plain batch norm followed by leaky ReLU"
     return F.leaky_relu(F.batch_norm(x, running_mean, running_var, weight.abs() + eps, bias, running_mean is None, 0., eps), slope)
 
-# %% ../nbs/2_matching/normalization.ipynb #ff90de99
+# %% ../nbs/2_matching/normalization.ipynb #fe727e33
 def norm_act(
     channels:int, # C
     dims:int, # 2 for images, 3 for volumes
     norm:str="batch", # "batch", "inplace" (batch norm and leaky ReLU in one) or "group" (groups of 8 channels, no batch statistics)
-    activation:str="relu", # "relu" or "leaky" (slope 0.01)
+    activation:str="relu", # "relu", "leaky" (slope 0.01) or "gelu"
 )->tuple[nn.Module, nn.Module]: # normalisation, activation; the second is an identity where the first does both
     "The layer pair behind every convolution; raises `InputError` for an unknown name or for in-place norm with ReLU"
-    if activation not in ("relu", "leaky"): raise InputError(f"unknown activation '{activation}'", field="activation", fix="use 'relu' or 'leaky'")
+    acts = dict(relu=lambda: nn.ReLU(inplace=True), leaky=lambda: nn.LeakyReLU(0.01, inplace=True), gelu=nn.GELU)
+    if activation not in acts: raise InputError(f"unknown activation '{activation}'", field="activation", fix=f"use one of {', '.join(acts)}")
     if norm == "inplace":
         if activation != "leaky": raise InputError("in-place norm needs an invertible activation", field="activation", fix="use activation='leaky'")
         return InPlaceNorm(channels), nn.Identity()
-    act = nn.ReLU(inplace=True) if activation == "relu" else nn.LeakyReLU(0.01, inplace=True)
-    if norm == "batch": return (nn.BatchNorm2d, nn.BatchNorm3d)[dims - 2](channels), act
-    if norm == "group": return nn.GroupNorm(max(1, channels//8), channels), act
+    if norm == "batch": return (nn.BatchNorm2d, nn.BatchNorm3d)[dims - 2](channels), acts[activation]()
+    if norm == "group": return nn.GroupNorm(max(1, channels//8), channels), acts[activation]()
     raise InputError(f"unknown norm '{norm}'", field="norm", fix="use 'batch', 'inplace' or 'group'")

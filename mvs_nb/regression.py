@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from .camera import InputError
 
-# %% ../nbs/2_matching/regression.ipynb #bb5c7229
+# %% ../nbs/2_matching/regression.ipynb #7f34b1bf
 @dataclass
 class DepthPrediction:
     "What every depth network returns"
@@ -20,6 +20,8 @@ class DepthPrediction:
     probability:Tensor # of each hypothesis [B, D, h, w]
     hypotheses:Tensor # depth of each hypothesis [B, D, h, w], or a shape that broadcasts to it
     stages:tuple["DepthPrediction", ...]=() # coarse to fine; the last one has this depth
+    log_variance:Tensor|None=None # learned uncertainty [B, h, w], where a network has one
+    features:Tensor|None=None # of all views [B, V, C, h, w]: kept by cascades in training, for losses that compare features
 
 # %% ../nbs/2_matching/regression.ipynb #bafa3872
 def expand_hypotheses(

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['upconv3d', 'add_skip', 'check_volume', 'CostRegularization', 'OriginalCostRegularization']
 
-# %% ../nbs/2_matching/regularization.ipynb #593fccb4
+# %% ../nbs/2_matching/regularization.ipynb #d50f7d90
 import torch
 from torch import Tensor, nn
 from .camera import InputError
 from .normalization import norm_act
-from .features import ConvNormAct3d
+from .features import Conv3d, ConvNormAct3d
 
 # %% ../nbs/2_matching/regularization.ipynb #9d05fdde
 def upconv3d(
@@ -41,7 +41,7 @@ def check_volume(
         raise InputError(f"size {tuple(volume.shape[2:])} (D, h, w) is not a multiple of 8", field="cost volume", fix="choose D, h and w as multiples of 8")
     return volume if torch.is_grad_enabled() else volume.contiguous(memory_format=torch.channels_last_3d)
 
-# %% ../nbs/2_matching/regularization.ipynb #aade9582
+# %% ../nbs/2_matching/regularization.ipynb #58c1f6bd
 class CostRegularization(nn.Module):
     "The 3D U-Net of the published PyTorch MVSNets: one chain down, one chain up, skips added after the activation"
     def __init__(self,
@@ -58,7 +58,7 @@ class CostRegularization(nn.Module):
         self.conv3, self.conv4 = block(2*n, 4*n, 3, 2), block(4*n, 4*n)
         self.conv5, self.conv6 = block(4*n, 8*n, 3, 2), block(8*n, 8*n)
         self.conv7, self.conv9, self.conv11 = upconv3d(8*n, 4*n, **options), upconv3d(4*n, 2*n, **options), upconv3d(2*n, n, **options)
-        self.prob = nn.Conv3d(n, 1, 3, padding=1)
+        self.prob = Conv3d(n, 1, 3, padding=1)
 
     def forward(self, volume:Tensor)->Tensor: # [B, C, D, h, w] -> logits [B, D, h, w]
         full = self.conv0(check_volume(volume))
@@ -68,7 +68,7 @@ class CostRegularization(nn.Module):
         x = add_skip(self.conv9(x), half)
         return self.prob(add_skip(self.conv11(x), full)).squeeze(1)
 
-# %% ../nbs/2_matching/regularization.ipynb #7cb8aa4e
+# %% ../nbs/2_matching/regularization.ipynb #a7bc91db
 class OriginalCostRegularization(nn.Module):
     "The 3D U-Net of the TensorFlow release: strided convolutions straight on the input, stride-1 convolutions beside them give the skips"
     def __init__(self,
@@ -83,7 +83,7 @@ class OriginalCostRegularization(nn.Module):
         self.down1, self.down2, self.down3 = block(in_channels, 2*n, 3, 2), block(2*n, 4*n, 3, 2), block(4*n, 8*n, 3, 2)
         self.skip0, self.skip1, self.skip2, self.bottom = block(in_channels, n), block(2*n, 2*n), block(4*n, 4*n), block(8*n, 8*n)
         self.up3, self.up2, self.up1 = upconv3d(8*n, 4*n, **options), upconv3d(4*n, 2*n, **options), upconv3d(2*n, n, **options)
-        self.prob = nn.Conv3d(n, 1, 3, padding=1, bias=False)
+        self.prob = Conv3d(n, 1, 3, padding=1, bias=False)
 
     def forward(self, volume:Tensor)->Tensor: # [B, C, D, h, w] -> logits [B, D, h, w]
         volume = check_volume(volume)

@@ -155,7 +155,7 @@ class Reprojection:
     valid:Tensor # True where both depths are known and the trip stays in front of both cameras
     occluded:Tensor # True where the trip is valid and the source holds something nearer
 
-# %% ../nbs/1_geometry/warping.ipynb #fd9b0b42
+# %% ../nbs/1_geometry/warping.ipynb #7bdf52f6
 def reproject(
     depth_ref:Tensor, # reference depth, 0 or NaN = unknown [B, h, w]
     depth_src:Tensor, # source depth, 0 or NaN = unknown [B, H, W]
@@ -175,7 +175,7 @@ def reproject(
     pixels, reached, in_front = transfer(there, start, d)
     found, share = sample_pixels(torch.stack([torch.where(seen, depth_src, torch.zeros_like(depth_src)), seen.to(depth_src.dtype)], 1), pixels, in_front & known).unbind(1)
     valid = known & in_front & (share > .999) # every source pixel that took part in the interpolation is known
-    returned, z, in_front = transfer(back, pixels, torch.where(valid, found, torch.ones_like(found)))
+    returned, z, in_front = transfer(back, pixels, torch.where(valid, found/share.clamp(min=.999), torch.ones_like(found)))
     valid = valid & in_front
     keep = lambda value, otherwise: torch.where(valid, value, torch.full_like(value, otherwise))
     return Reprojection(keep((returned-start).norm(dim=-1), float("inf")), keep((z-d).abs()/d, float("inf")), keep(z, 0.), valid, valid & (found < reached*(1-margin)))

@@ -64,7 +64,7 @@ def test_help_is_quick_and_lists_every_command():
     start = time.process_time()
     done = terminal("--help")
     assert done.returncode == 0 and not done.stderr
-    for name in ("depth", "fuse", "import", "data", "train", "evaluate", "experiments", "bench", "clean"): assert f"    {name}" in done.stdout
+    for name in ("depth", "fuse", "import", "data", "train", "evaluate", "evaluate-cloud", "experiments", "bench", "clean"): assert f"    {name}" in done.stdout
     check = "import mvs_nb.cli, sys; mvs_nb.cli.make_parser().format_help(); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], env=ENV).returncode == 0, "help imports torch or numpy, which takes seconds"
     assert time.process_time() - start < 5
@@ -146,6 +146,95 @@ def test_fuse_makes_a_cloud_on_the_surface(run, scene, result, tmp_path):
     assert (status, err) == (0, "")
     cloud = read_ply(tmp_path/"cloud.ply")
     assert f"{len(cloud)} points" in out and len(cloud) > 1000 and cloud.colors is not None
+
+
+# --- evaluate-cloud ----------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def dtu(tmp_path_factory):
+    "Two scans of a flat square at z = 10 mm in DTU's published layout, and a cloud of each, 0.3 and 0.5 mm above it"
+    from scipy.io import savemat
+    from mvs_nb.files import PointCloud, write_ply
+    root = tmp_path_factory.mktemp("dtu")
+    square = np.stack([*np.meshgrid(np.arange(30.), np.arange(30.)), np.full((30, 30), 10.)], -1).reshape(-1, 3)
+    for scan, height in ((1, .3), (114, .5)):
+        write_ply(root/"truth"/"Points"/"stl"/f"stl{scan:03d}_total.ply", PointCloud(square))
+        (root/"truth"/"ObsMask").mkdir(exist_ok=True)
+        savemat(root/"truth"/"ObsMask"/f"ObsMask{scan}_10.mat", dict(ObsMask=np.ones((26, 26, 16), np.uint8), BB=np.array([[-10., -10, -10], [40, 40, 20]]), Res=2.))
+        savemat(root/"truth"/"ObsMask"/f"Plane{scan}.mat", dict(P=np.array([[0.], [0], [1], [-1]])))
+        write_ply(root/"clouds"/f"mvsnet{scan:03d}_l3.ply", PointCloud(square+[0, 0, height]))
+    write_ply(root/"far.ply", PointCloud(square+[0, 0, 500]))
+    return root
+
+
+def test_evaluate_cloud_against_a_cloud(run, dtu, tmp_path):
+    cloud, truth = dtu/"clouds"/"mvsnet001_l3.ply", dtu/"truth"/"Points"/"stl"/"stl001_total.ply"
+    status, out, err = run("evaluate-cloud", cloud, "--truth", truth, "--threshold", .4, "--out", tmp_path/"table.json", "--errors", tmp_path/"errors")
+    assert (status, err) == (0, "") and re.search(r"^accuracy +0.3$", out, re.M) and re.search(r"^f_score +1$", out, re.M)
+    row, = json.loads((tmp_path/"table.json").read_text())["rows"]
+    assert np.allclose([row[k] for k in ("accuracy", "completeness", "overall", "precision", "recall")], [.3, .3, .3, 1, 1], atol=1e-5)
+    assert files(tmp_path/"errors") == ["mvsnet001_l3_accuracy.ply", "mvsnet001_l3_completeness.ply"]
+    status, out, _ = run("evaluate-cloud", cloud, "--truth", truth, "--threshold", .2)
+    assert status == 0 and re.search(r"^f_score +0$", out, re.M)
+
+
+def test_evaluate_cloud_in_the_layout_of_tanks_and_temples(run, dtu, tmp_path):
+    truth = dtu/"truth"/"Points"/"stl"/"stl001_total.ply"
+    np.savetxt(tmp_path/"Square_trans.txt", np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, -.3], [0, 0, 0, 1]]))
+    (tmp_path/"Square.json").write_text(json.dumps(dict(orthogonal_axis="Z", axis_min=0, axis_max=20, class_name="SelectionPolygonVolume",
+                                                        bounding_polygon=[[-1, -1, 0], [9.5, -1, 0], [9.5, 40, 0], [-1, 40, 0]])))
+    words = ["--threshold", .1, "--crop", tmp_path/"Square.json", "--align", tmp_path/"Square_trans.txt", "--voxel", .05, "--out", tmp_path/"table.json"]
+    assert run("evaluate-cloud", dtu/"clouds"/"mvsnet001_l3.ply", "--truth", truth, *words)[0] == 0
+    row, = json.loads((tmp_path/"table.json").read_text())["rows"]
+    assert (row["f_score"], row["counted"], row["truth_points"], row["points"]) == (1., 300, 300, 900)
+
+
+def test_evaluate_cloud_by_the_dtu_protocol(run, dtu, tmp_path):
+    status, out, err = run("evaluate-cloud", dtu/"clouds", "--dtu", dtu/"truth", "--scan", 1, "--scan", 114, "--out", tmp_path/"table.json", "--errors", tmp_path/"errors")
+    assert (status, err) == (0, "") and out.split()[:4] == ["scan", "accuracy", "completeness", "overall"] and out.count("\n") == 4
+    rows = json.loads((tmp_path/"table.json").read_text())["rows"]
+    assert [row["scan"] for row in rows] == [1, 114, "mean"]
+    assert np.allclose([[row["accuracy"], row["completeness"]] for row in rows], np.array([[.3], [.5], [.4]]), atol=1e-5)
+    assert len(files(tmp_path/"errors")) == 4
+    status, out, _ = run("evaluate-cloud", dtu/"clouds"/"mvsnet114_l3.ply", "--dtu", dtu/"truth")
+    assert status == 0 and out.count("\n") == 2 and out.splitlines()[1].split()[:2] == ["114", "0.5000"]
+
+
+def test_evaluate_cloud_says_what_is_wrong(run, dtu, tmp_path, subtests):
+    from scipy.io import savemat
+    cloud, truth, out = dtu/"clouds"/"mvsnet001_l3.ply", dtu/"truth"/"Points"/"stl"/"stl001_total.ply", ["--out", tmp_path/"out"/"table.json", "--errors", tmp_path/"out"/"errors"]
+    (tmp_path/"text.ply").write_text("hello")
+    for name in ("hdf", "plane", "gone"): shutil.copytree(dtu/"truth", tmp_path/name)
+    (tmp_path/"hdf"/"ObsMask"/"ObsMask1_10.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n")
+    savemat(tmp_path/"plane"/"ObsMask"/"Plane1.mat", dict(Q=np.ones(4)))
+    (tmp_path/"gone"/"Points"/"stl"/"stl001_total.ply").unlink()
+    cases = {
+        "no truth": ([cloud], "--truth, --dtu"),
+        "two truths": ([cloud, "--truth", truth, "--dtu", dtu/"truth"], "--truth, --dtu"),
+        "a scan without DTU": ([cloud, "--truth", truth, "--scan", 1], "--scan"),
+        "a crop with DTU": ([cloud, "--dtu", dtu/"truth", "--crop", "a.json"], "--crop"),
+        "no cloud": ([tmp_path/"none.ply", "--truth", truth], "none.ply"),
+        "no cloud for DTU": ([tmp_path/"none.ply", "--dtu", dtu/"truth"], "none.ply"),
+        "a cloud that is text": ([tmp_path/"text.ply", "--truth", truth], "text.ply"),
+        "a truth that is text": ([cloud, "--truth", tmp_path/"text.ply"], "text.ply"),
+        "a crop that is a cloud": ([cloud, "--truth", truth, "--crop", truth], "stl001_total.ply"),
+        "an alignment that is text": ([cloud, "--truth", truth, "--align", tmp_path/"text.ply"], "text.ply"),
+        "threshold zero": ([cloud, "--truth", truth, "--threshold", 0], "threshold"),
+        "colours up to nothing": ([cloud, "--truth", truth, "--top", 0], "top"),
+        "too far": ([dtu/"far.ply", "--truth", truth, "--max-distance", 20], "far.ply"),
+        "all outside the mask": ([dtu/"far.ply", "--dtu", dtu/"truth", "--scan", 1], "far.ply"),
+        "scans that are missing": ([dtu/"clouds", "--dtu", dtu/"truth"], "scan 4, 9"),
+        "a file without a number": ([dtu/"far.ply", "--dtu", dtu/"truth"], "far.ply"),
+        "another folder": ([cloud, "--dtu", dtu], "ObsMask"),
+        "HDF5": ([cloud, "--dtu", tmp_path/"hdf"], "ObsMask1_10.mat"),
+        "another variable": ([cloud, "--dtu", tmp_path/"plane"], "Plane1.mat"),
+        "no reference": ([cloud, "--dtu", tmp_path/"gone"], "stl001_total.ply"),
+    }
+    for name, (words, named) in cases.items():
+        with subtests.test(name):
+            status, said, err = run("evaluate-cloud", *words, *out)
+            assert (status, said, err.count("\n")) == (2, "", 1), (said, err)
+            assert named in err and "Traceback" not in err and "unexpected" not in err, err
+            assert not files(tmp_path/"out")
 
 
 # --- networks ----------------------------------------------------------------------------------

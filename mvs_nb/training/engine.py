@@ -24,7 +24,7 @@ from ..metrics import mean_metrics
 from .checkpoints import load_checkpoint, save_checkpoint
 from .loading import StepSampler, make_loader, rng_state, seed_all, set_rng_state
 
-# %% ../../nbs/3_training/engine.ipynb #1b81295f
+# %% ../../nbs/3_training/engine.ipynb #a7881037
 def make_fabric(
     devices:int|None=None, # processes on this machine, one per GPU; None: what torchrun says, or 1
     accelerator:str="auto", # "cpu", "cuda", "mps" or "auto"
@@ -33,6 +33,8 @@ def make_fabric(
 ):
     "Lightning Fabric for one process or many; call `.launch()` on it first thing"
     from lightning_fabric import Fabric
+    if precision.startswith("bf16") and (accelerator == "cpu" or accelerator == "auto" and not torch.cuda.is_available()):
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16") # with AMX, oneDNN's weight gradient of thin bfloat16 volumes writes past its memory (torch 2.13)
     told = os.environ if torch.distributed.is_torchelastic_launched() else {}
     local, world = int(told.get("LOCAL_WORLD_SIZE", 1)), int(told.get("WORLD_SIZE", 1))
     devices, nodes = devices or local, nodes or max(1, world//local)
@@ -83,7 +85,7 @@ def agree(
     packed = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=fabric.device) for v in values.values()])
     return dict(zip(values, fabric.all_reduce(packed, reduce_op="mean").tolist()))
 
-# %% ../../nbs/3_training/engine.ipynb #b94c500d
+# %% ../../nbs/3_training/engine.ipynb #bee05949
 @dataclass
 class Schedule:
     "Learning rate over a run, as a factor: a function of how far the run is, with no state to save"
@@ -91,14 +93,20 @@ class Schedule:
     drops: tuple[int, ...] = () # epochs at whose start the rate is multiplied by `gamma`
     gamma: float = .5 # factor of a drop
     warmup: float = 0. # share of the run in which "cosine" climbs from 0
+    warmup_steps: int = 0 # steps in which any kind climbs from `warmup_from`
+    warmup_from: float = 1/3 # factor at the first of these steps
     final: float = 0. # factor a cosine ends at
 
     def __call__(self,
         progress:float, # share of the run that is done, 0 to 1
         epoch:int=0, # epochs done
         epochs:float=1, # epochs in the run
+        step:int|None=None, # optimiser steps done; None: beyond the warm-up
     )->float: # factor on the learning rate
         "The factor at this point of the run"
+        if step is not None and step < self.warmup_steps:
+            share = step/self.warmup_steps
+            return (self.warmup_from*(1 - share) + share)*self(progress, epoch, epochs)
         if self.kind == "constant": return 1.
         if self.kind == "drops": return self.gamma**sum(epoch >= e for e in self.drops)
         if self.kind == "cosine" and progress < self.warmup: return progress/self.warmup
@@ -370,14 +378,14 @@ def done(self:Session)->bool:
     self.at.finished = self.at.step >= self.steps if self.steps is not None else self.at.seconds >= 60*self.settings.minutes
     return self.at.finished or self.stopping
 
-# %% ../../nbs/3_training/engine.ipynb #2c50804e
+# %% ../../nbs/3_training/engine.ipynb #28e531ec
 @patch
 def set_rate(self:Session, optimizer):
     "The learning rate of the step to come, from the middle of that step"
     s, at = self.settings, self.at
     share = (at.step + .5)/self.steps if self.steps is not None else min(1., at.seconds/(60*s.minutes))
     epochs = s.epochs or (self.steps or at.step/max(share, 1e-9))/self.per_epoch
-    self.lr = s.lr*s.schedule(share, int(at.step/self.per_epoch + 1e-9), epochs)
+    self.lr = s.lr*s.schedule(share, int(at.step/self.per_epoch + 1e-9), epochs, at.step)
     for group in optimizer.param_groups: group["lr"] = self.lr
 
 # %% ../../nbs/3_training/engine.ipynb #0b53f292

@@ -58,18 +58,20 @@ def load_frame(
     depth = read_depth(frame)[None]
     return Views(read_image(frame.image)[None], frame.intrinsics[None], frame.extrinsics[None], depth, depth > 0, name=frame.name).resize(height, width)
 
-# %% ../../nbs/9_experiments/mvsnet_real_frames.ipynb #cc568eba
+# %% ../../nbs/9_experiments/mvsnet_real_frames.ipynb #a7872036
 def real_frame_samples(
     pack, # name of a sequence in `real_data()`, such as "hololens", or its folder
-    n_reference:int=20, # reference frames: the last ones of the sequence
+    n_reference:int=20, # reference frames
     n_views:int=5, # views a sample, reference first
     height:int=256, # rows of the images
     width:int=320, # columns of the images
     baseline:float=.15, # sources stand about this far from the reference, metres
     depth_range:tuple=(.5, 8.), # depth to search, metres: fixed, so that nothing is taken from the truth
+    part:str="last", # "last": these judge, with sources from the whole sequence; "first": these may be learned from, and nothing of a later frame is touched
 )->list[Views]: # depth and mask hold the truth
-    "The samples of the protocol: later frames of the sequence, sources near the given baseline. Raises `InputError` where the sequence is missing or too short"
-    frames = pack_frames(pack)
+    "The samples of the protocol: later frames of the sequence, sources near the given baseline. Raises `InputError` where the sequence is missing or too short, or for an unknown part"
+    if part not in ("last", "first"): raise InputError(f"{part!r} is neither last nor first", field="part")
+    frames = pack_frames(pack) if part == "last" else pack_frames(pack)[:n_reference]
     if len(frames) < max(n_views, n_reference): raise InputError(f"{len(frames)} posed frames are too few", pack)
     E, loaded, samples = torch.stack([f.extrinsics for f in frames]), {}, []
     for reference in tqdm(range(len(frames)-n_reference, len(frames)), str(pack), delay=2):
