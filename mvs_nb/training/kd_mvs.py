@@ -7,7 +7,7 @@ __all__ = ['PROGRAMMES', 'CheckSettings', 'Rounds', 'programme', 'get_programme'
            'check_scene_labels', 'label_row', 'write_label', 'label_picture', 'claim_labels', 'write_labels',
            'step_folders', 'claim_programme', 'student_experiment', 'format_steps', 'run_rounds', 'unlabelled']
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #3cd42ee8
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #e6f059a8
 import dataclasses, json, shutil, time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..models.cascade import combined_confidence
 from ..selfsup.cross_view import CrossView, check_all
 from .engine import finish, gather, make_fabric
 from .experiments import Experiment, from_dict, get_experiment, load_trained, make_data, train_on
-from .objectives import plane_index, predict
+from .objectives import paint, paint_depth, plane_index, predict
 
 # %% ../../nbs/9_experiments/kd_mvs.ipynb #75ddc572
 @dataclass
@@ -129,20 +129,17 @@ def write_label(
     with atomic_path(path) as temporary: save_file(dict(mean=torch.where(check.mask, check.mean, 0.).float().contiguous(),
         std=torch.where(check.mask, check.std, 0.).float().contiguous(), mask=check.mask.contiguous()), temporary)
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #12e4fed7
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #0e0feaed
 def label_picture(
     check:CrossView,
     depth:Tensor, # before the check [H, W]
     item:dict, # of the same reference
 )->Tensor: # RGB in [0, 1] [3, H, 4·W]
     "One view in four panels: the image, the depth before the check, what became a label, and its spread (dark: agreed)"
-    from matplotlib import colormaps
     low, high = item["depth_values"][0], item["depth_values"][-1]
-    paint = lambda x, name: torch.tensor(colormaps[name](x.clamp(0, 1).numpy())[..., :3]).permute(2, 0, 1).float()
-    near = lambda d: (1/d.clamp(min=low) - 1/high)/(1/low - 1/high)
     grey = lambda x: torch.where(check.mask, x, torch.tensor(.8))
     spread = check.std/check.mean.clamp(min=1e-12)/.005
-    return torch.cat([item["images"][0], paint(near(depth), "turbo"), grey(paint(near(check.mean), "turbo")), grey(paint(spread, "magma"))], -1)
+    return torch.cat([item["images"][0], paint_depth(depth, low, high), grey(paint_depth(check.mean, low, high)), grey(paint(spread, "magma"))], -1)
 
 # %% ../../nbs/9_experiments/kd_mvs.ipynb #88116955
 def claim_labels(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['plane_index', 'first_plane', 'plane_l1', 'plane_entropy', 'stage_loss', 'truth_at', 'predict', 'DepthObjective',
            'SelfSupervisedObjective', 'DistillationObjective', 'make_objective', 'DepthMeasure', 'ScoreMeasure',
-           'depth_pictures']
+           'paint', 'paint_depth', 'depth_pictures']
 
 # %% ../../nbs/3_training/objectives.ipynb #63f47775
 import torch
@@ -187,20 +187,35 @@ class ScoreMeasure:
         rows = self.errors(lambda *_: prediction, batch)
         return [r | dict(pixels=max(r["pixels"], 1.), score=float(s)) for r, s in zip(rows, scores)]
 
-# %% ../../nbs/3_training/objectives.ipynb #18243ef3
+# %% ../../nbs/3_training/objectives.ipynb #6df942d5
+def paint(
+    values:Tensor, # 0 to 1 [H, W]
+    colors:str, # name of a colour map of matplotlib
+)->Tensor: # RGB in [0, 1] [3, H, W]
+    "A map in colours"
+    from matplotlib import colormaps
+    return torch.tensor(colormaps[colors](values.float().cpu().clamp(0, 1).numpy())[..., :3]).permute(2, 0, 1).float()
+
+# %% ../../nbs/3_training/objectives.ipynb #27af6c6c
+def paint_depth(
+    depth:Tensor, # scene units [H, W]
+    low:Tensor, # nearest depth, scalar
+    high:Tensor, # farthest depth, scalar
+)->Tensor: # RGB in [0, 1] [3, H, W]
+    "Depth in colours, even in inverse depth; near is red"
+    return paint((1/depth.clamp(min=low) - 1/high)/(1/low - 1/high), "turbo")
+
+# %% ../../nbs/3_training/objectives.ipynb #669a8126
 @torch.no_grad()
 def depth_pictures(
     model, # any depth network of mvs_nb.models
     batch:dict, # of a loader
 )->dict[str, Tensor]: # name -> RGB [3, H, W]
     "The first image of a batch beside its true and its predicted depth (near is red; unknown is grey) and the confidence"
-    from matplotlib import colormaps
     prediction = predict(model, batch)
     depth = prediction.depth[0].float()
     truth, mask = (o[0] for o in truth_at(batch, depth.shape))
     low, high = batch["depth_values"][0, 0], batch["depth_values"][0, -1]
-    paint = lambda x, name: torch.tensor(colormaps[name](x.float().cpu().clamp(0, 1).numpy())[..., :3]).permute(2, 0, 1).float()
-    near = lambda d: (1/d.clamp(min=low) - 1/high)/(1/low - 1/high)
     image = batch["images"][0, 0, :, ::batch["images"].shape[-2]//depth.shape[0], ::batch["images"].shape[-1]//depth.shape[1]].cpu()
-    true = torch.where(mask.cpu(), paint(near(truth), "turbo"), torch.tensor(.8))
-    return dict(depth=torch.cat([image, true, paint(near(depth), "turbo"), paint(prediction.confidence[0], "gray")], -1))
+    true = torch.where(mask.cpu(), paint_depth(truth, low, high), torch.tensor(.8))
+    return dict(depth=torch.cat([image, true, paint_depth(depth, low, high), paint(prediction.confidence[0], "gray")], -1))
