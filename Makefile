@@ -1,7 +1,7 @@
 # Every target sets itself up. It needs Python 3.10 or newer, git and make; nothing else has to be installed before.
 # Without an active virtual environment it makes .venv here; an active one is used as it is.
 .DEFAULT_GOAL := help
-.PHONY: help install test export-check notebooks pytest demo lab bench docs readme export clean distclean hooks python-check
+.PHONY: help install poisson test export-check notebooks pytest demo lab bench docs readme export clean distclean hooks python-check
 SHELL := /bin/sh
 
 ifdef VIRTUAL_ENV
@@ -12,6 +12,7 @@ endif
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.mvs_nb-installed
 DOCS_STAMP := $(VENV)/.mvs_nb-docs-installed
+POISSON_STAMP := $(VENV)/.mvs_nb-poisson-installed
 WORKERS ?= 2
 RESULTS ?= results
 # one thread a worker: two workers with all threads each take three times as long on two cores
@@ -36,6 +37,7 @@ help:
 	@echo "make lab      open JupyterLab on the tour"
 	@echo "make bench    measure against plain reference code and print the ratios"
 	@echo "make docs     build the documentation site into _docs/"
+	@echo "make poisson  install Open3D as well, for meshes by screened Poisson reconstruction (600 MB)"
 	@echo "make export   notebooks -> mvs_nb/ and README.md, then clean the notebooks"
 	@echo "make hooks    clean notebooks before every commit (git hook of this clone)"
 	@echo "make clean    remove results and build files; make distclean removes .venv too"
@@ -61,7 +63,14 @@ $(DOCS_STAMP): settings.ini setup.py constraints.txt | $(STAMP)
 	@"$(BIN)/python" -m pip install --quiet -e ".[dev,docs]" -c constraints.txt
 	@touch "$(DOCS_STAMP)"
 
+$(POISSON_STAMP): settings.ini setup.py constraints.txt | $(STAMP)
+	@echo "Installing Open3D into $(VENV) (once) ..."
+	@"$(BIN)/python" -m pip install --quiet -e ".[dev,poisson]" -c constraints.txt
+	@touch "$(POISSON_STAMP)"
+
 install: $(STAMP)
+
+poisson: $(STAMP) $(POISSON_STAMP)
 
 # --- checks -----------------------------------------------------------------------------------
 test: export-check notebooks pytest

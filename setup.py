@@ -12,6 +12,10 @@ lib, readme = c["lib_name"], here/"README.md"
 status = ["Planning", "Pre-Alpha", "Alpha", "Beta", "Production/Stable", "Mature", "Inactive"][int(c["status"])-1]
 licenses = {"apache2": "Apache-2.0"}
 
+def split(value):
+    "Requirements of a setting: several on a line, or one with its environment marker after a semicolon"
+    return [r for line in value.splitlines() for r in ([line.strip()] if ";" in line else line.split())]
+
 setuptools.setup(
     name=lib, version=c["version"], description=c["description"], keywords=c["keywords"],
     author=c["author"], author_email=c["author_email"], url=c["git_url"], license=licenses[c["license"]],
@@ -20,7 +24,7 @@ setuptools.setup(
     classifiers=[f"Development Status :: {c['status']} - {status}", f"Intended Audience :: {c['audience']}",
                  f"Natural Language :: {c['language']}", "Programming Language :: Python :: 3"],
     packages=setuptools.find_packages(include=[lib, f"{lib}.*"]), python_requires=f">={c['min_python']}",
-    install_requires=c["requirements"].split(),
-    extras_require={name[:-len("_requirements")]: value.split() for name, value in c.items() if name.endswith("_requirements")},
+    install_requires=split(c["requirements"]),
+    extras_require={name[:-len("_requirements")]: split(value) for name, value in c.items() if name.endswith("_requirements")},
     entry_points={"console_scripts": c["console_scripts"].split(), "nbdev": [f"{lib}={lib}._modidx:d"]},
     include_package_data=True, zip_safe=False)

@@ -33,7 +33,7 @@ def view_maps(
     maps = sweep_map(ref_intrinsics[:, None], ref_extrinsics[:, None], src_intrinsics, src_extrinsics)
     return torch.cat([ref_features[:, None], src_features], 1), maps
 
-# %% ../nbs/2_matching/cost_volume.ipynb #5e258582
+# %% ../nbs/2_matching/cost_volume.ipynb #aa524af0
 def variance_volume(
     ref_features:Tensor, # [B, C, h, w]
     src_features:Tensor, # [B, S, C, h, w]
@@ -44,10 +44,11 @@ def variance_volume(
     hypotheses:Tensor, # depths in scene units, planes [B, D] or per pixel [B, D, h, w]
     implementation:str|None=None, # one of `mvs_nb.kernels.plane_sweep.implementations()`; None: the best
     variant:str|None=None, # "released": also sample mirrored points behind a source camera
+    squared_reference:bool=False, # True: the released CVP-MVSNet's slip, which squares the reference inside the mean
 )->Tensor: # [B, C, D, h, w], 0 where all views agree
     "Variance over all views, reference included: C = 1/V sum_i (F_i - mean F)^2; raises `InputError` on shapes and names"
     feats, maps = view_maps(ref_features, src_features, ref_intrinsics, ref_extrinsics, src_intrinsics, src_extrinsics)
-    return sweep(feats, maps, hypotheses, "variance", zmin=variant_zmin(variant), implementation=implementation)
+    return sweep(feats, maps, hypotheses, "cvp" if squared_reference else "variance", zmin=variant_zmin(variant), implementation=implementation)
 
 # %% ../nbs/2_matching/cost_volume.ipynb #0d4223ec
 def correlation_volume(

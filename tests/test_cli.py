@@ -64,7 +64,7 @@ def test_help_is_quick_and_lists_every_command():
     start = time.process_time()
     done = terminal("--help")
     assert done.returncode == 0 and not done.stderr
-    for name in ("depth", "fuse", "import", "data", "train", "evaluate", "evaluate-cloud", "experiments", "bench", "clean"): assert f"    {name}" in done.stdout
+    for name in ("depth", "fuse", "mesh", "import", "data", "train", "evaluate", "evaluate-cloud", "experiments", "bench", "clean"): assert f"    {name}" in done.stdout
     check = "import mvs_nb.cli, sys; mvs_nb.cli.make_parser().format_help(); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], env=ENV).returncode == 0, "help imports torch or numpy, which takes seconds"
     assert time.process_time() - start < 5
@@ -146,6 +146,89 @@ def test_fuse_makes_a_cloud_on_the_surface(run, scene, result, tmp_path):
     assert (status, err) == (0, "")
     cloud = read_ply(tmp_path/"cloud.ply")
     assert f"{len(cloud)} points" in out and len(cloud) > 1000 and cloud.colors is not None
+
+
+# --- mesh --------------------------------------------------------------------------------------
+AGREE = ["--min-consistent", 2, "--min-confidence", .1]
+
+
+def off_the_surface(path, scene):
+    "Median error of the mesh's depth in the first camera as a share of the truth, and the share of the true pixels it covers"
+    import torch
+    from mvs_nb.files import SceneFolder
+    from mvs_nb.reconstruction.mesh import read_mesh, render_mesh_depth
+    view = SceneFolder(scene).view(0)
+    seen, truth = render_mesh_depth(read_mesh(path), view.intrinsics, view.extrinsics, *view.images.shape[-2:])[0], view.depth[0]
+    both = (seen > 0) & (truth > 0)
+    return torch.median((seen-truth)[both].abs()/truth[both]).item(), (both.sum()/(truth > 0).sum()).item()
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])
+def test_mesh_lies_on_the_surface(run, scene, result, tmp_path, suffix):
+    from mvs_nb.reconstruction.mesh import read_mesh
+    status, out, err = run("mesh", result, "--out", tmp_path/f"mesh.{suffix}", "--method", "tsdf", *AGREE)
+    assert (status, err) == (0, "") and files(tmp_path) == [f"mesh.{suffix}"]
+    mesh = read_mesh(tmp_path/f"mesh.{suffix}")
+    assert f"{len(mesh.faces)} triangles" in out and len(mesh.faces) > 1000 and mesh.colors is not None
+    error, covered = off_the_surface(tmp_path/f"mesh.{suffix}", scene)
+    assert error < .03 and covered > .4, (error, covered)
+
+
+def test_larger_voxels_make_fewer_triangles(run, result, tmp_path):
+    count = lambda *words: int(run("mesh", result, "--out", tmp_path/"mesh.ply", *AGREE, *words)[1].split()[0])
+    assert count("--voxel", .1) < .5*count("--voxel", .05)
+    assert count("--voxel", .05, "--max-gap", 1) < count("--voxel", .05)
+
+
+def test_mesh_of_maps_at_the_network_s_size(run, scene, tmp_path):
+    assert run("depth", scene, "--model", "sgm", "--n-views", 4, "--size", "native", "--out", tmp_path/"out")[0] == 0
+    status, out, err = run("mesh", tmp_path/"out", "--out", tmp_path/"mesh.ply", *AGREE)
+    assert (status, err) == (0, "") and off_the_surface(tmp_path/"mesh.ply", scene)[0] < .03
+
+
+def test_mesh_says_what_is_wrong(run, scene, result, tmp_path, subtests, monkeypatch):
+    from mvs_nb.reconstruction.mesh import check_poisson
+    monkeypatch.setitem(sys.modules, "open3d", None) # as if it were not installed
+    check_poisson.cache_clear()
+    lost = tmp_path/"lost"
+    shutil.copytree(result, lost)
+    (lost/"confidence"/"00000002.pfm").unlink()
+    cases = {
+        "another suffix": ([result, "--out", "mesh.stl"], "mesh.stl: .stl is no mesh format"),
+        "no suffix": ([result, "--out", "mesh"], "no suffix"),
+        "no folder": ([tmp_path/"none", "--out", "mesh.ply"], "none: no such folder"),
+        "a folder without depth": ([scene, "--out", "mesh.ply"], "depth.json"),
+        "a map that is missing": ([lost, "--out", "mesh.ply"], "00000002.pfm"),
+        "a scene that has moved": ([result, "--out", "mesh.ply", "--scene", tmp_path/"gone"], "gone"),
+        "Poisson without Open3D": ([result, "--out", "mesh.ply", "--method", "poisson"], "mvs_nb[poisson]"),
+        "an octree for a volume": ([result, "--out", "mesh.ply", "--depth", 8], "--depth: means nothing with --method tsdf"),
+        "voxels for Poisson": ([result, "--out", "mesh.ply", "--method", "poisson", "--voxel", .1], "--voxel: means nothing with --method poisson"),
+        "a limit of another rule": ([result, "--out", "mesh.ply", "--rule", "gipuma", "--max-pixel-error", 2], "--max-pixel-error: means nothing with --rule gipuma"),
+        "voxel zero": ([result, "--out", "mesh.ply", *AGREE, "--voxel", 0], "voxel"),
+        "no gap at all": ([result, "--out", "mesh.ply", *AGREE, "--max-gap", 0], "max_gap"),
+        "voxels for a planet": ([result, "--out", "mesh.ply", *AGREE, "--voxel", 1e-7], "voxel"),
+        "more sources than there are": ([result, "--out", "mesh.ply", "--min-consistent", 9], "there are 3"),
+        "nothing trusted": ([result, "--out", "mesh.ply", "--min-confidence", 1.5], "confidence 1.5"),
+        "a method that is none": ([result, "--out", "mesh.ply", "--method", "alpha"], "alpha"),
+    }
+    for name, (words, named) in cases.items():
+        words[words.index("--out")+1] = tmp_path/"new"/words[words.index("--out")+1]
+        with subtests.test(name):
+            status, said, err = run("mesh", *words)
+            assert (status, said, err.count("\n")) == (2, "", 1), (said, err)
+            assert named in err and "Traceback" not in err and "unexpected" not in err, err
+            assert not files(tmp_path/"new")
+    check_poisson.cache_clear()
+
+
+def test_a_failed_mesh_leaves_the_old_one(run, result, tmp_path, monkeypatch):
+    import trimesh
+    (tmp_path/"mesh.ply").write_bytes(b"the old one")
+    def stop(*_, **__): raise KeyboardInterrupt
+    monkeypatch.setattr(trimesh.Trimesh, "export", stop)
+    status, out, err = run("mesh", result, "--out", tmp_path/"mesh.ply", *AGREE)
+    assert (status, out) == (2, "") and "interrupted" in err
+    assert files(tmp_path) == ["mesh.ply"] and (tmp_path/"mesh.ply").read_bytes() == b"the old one"
 
 
 # --- evaluate-cloud ----------------------------------------------------------------------------
@@ -430,6 +513,7 @@ def test_a_full_disk(run, scene, result, tmp_path):
         pytest.skip("needs the right to mount a small disk")
     try:
         for words in (["depth", scene, "--model", "zncc", "--n-views", 3, "--out", disk/"out"], ["fuse", result, "--out", disk/"cloud.ply", "--min-consistent", 1, "--min-confidence", 0],
+                      ["mesh", result, "--out", disk/"mesh.ply", "--min-consistent", 1, "--min-confidence", 0],
                       ["data", "make", disk/"scene"]):
             status, out, err = run(*words)
             assert (status, out, err.count("\n")) == (2, "", 1), err

@@ -13,12 +13,13 @@ from torch.autograd.function import once_differentiable
 from ..camera import InputError, pixel_grid
 from ..warping import check_hypotheses, sample_pixels, sweep_pixels
 
-# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #2865569c
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #01e5fad1
 def reference_sweep(
     feats:Tensor, # features, view 0 = reference [B, V, C, h, w]
     maps:Tensor, # sweep map of each source [B, V-1, 3, 4]
     depth:Tensor, # [B, D, 1, 1] or [B, D, h, w]
-    groups:int|None, # None: variance; else the number of channel groups to correlate
+    reduce:str, # "variance", "cvp", "dot" or "group"
+    groups:int, # number of channel groups to correlate; 1 for "dot"
     zmin:float, # smallest source depth that is sampled
 )->Tensor: # [B, C or groups, D, h, w]
     "The readable form: every warped volume in memory at once"
@@ -26,8 +27,9 @@ def reference_sweep(
     maps, depth = maps.to(dtype), depth.to(dtype)
     warped = [sample_pixels(feats[:, s], *sweep_pixels(maps[:, s-1], depth, h, w, zmin)) for s in range(1, V)]
     ref = feats[:, 0, :, None].to(dtype) # b c 1 h w
-    if groups is not None: return sum((ref*o).unflatten(1, (groups, -1)).mean(2) for o in warped)/len(warped)
-    mean = (ref + sum(warped))/V
+    if reduce in ("dot", "group"): return sum((ref*o).unflatten(1, (groups, -1)).mean(2) for o in warped)/len(warped)
+    mean = ((ref**2 if reduce == "cvp" else ref) + sum(warped))/V
+    if reduce == "cvp": return sum(o**2 for o in (ref, *warped))/V - mean**2 # Eq. (7)
     return sum((o-mean)**2 for o in (ref, *warped))/V
 
 # %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #5eba6697
@@ -126,13 +128,37 @@ def _correlation_backward(warped, ref, gout, gref):
     gref.add_(warped.sum(1).mul_(gout).sum(1, keepdim=True))
     return warped.copy_((gout*ref)[:, None].expand_as(warped))
 
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #a2cc3099
+def _squared_reference(warped, ref, out):
+    "The released CVP-MVSNet's cost, Eq. (7), of the reference and S sources [B, S, n, hw, C] into `out` [B, n, hw, C]; overwrites `warped`"
+    V, square = warped.shape[1]+1, ref*ref
+    first, *others = warped.unbind(1)
+    torch.mul(first, first, out=out)
+    for o in others: out.addcmul_(o, o)
+    for o in others: first.add_(o)
+    out.add_(square).mul_(1/V).addcmul_(first.add_(square), first, value=-1/V**2)
+
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #fe8e46cc
+def _squared_reference_backward(warped, ref, gout, gref):
+    "Gradient of the sources, Eq. (8), written over them; the reference's own is added to `gref` [B, 1, hw, C]"
+    V = warped.shape[1]+1
+    mean = warped.sum(1).add_(ref*ref).mul_(1/V) # b n hw c
+    gout = gout*(2/V)
+    warped.sub_(mean[:, None]).mul_(gout[:, None])
+    gref.add_(mean.mul_(-2).add_(1).mul_(gout).sum(1, keepdim=True).mul_(ref))
+    return warped
+
 # %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #d93ffcfc
 def _tables(feats, dtype):
     "Features with the channels last: reference [B, 1, hw, C], and all sources with a border of zeros as one table [B*S*(h+2)*(w+2), C]"
     ref = feats[:, 0].to(dtype).flatten(2).mT.contiguous()[:, None]
     return ref, F.pad(feats[:, 1:].to(dtype), (1, 1, 1, 1)).permute(0, 1, 3, 4, 2).flatten(0, 3)
 
-# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #907fc414
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #7b742282
+_reductions = {"variance": (_variance, _variance_backward), "cvp": (_squared_reference, _squared_reference_backward),
+               "dot": (_correlation, _correlation_backward), "group": (_correlation, _correlation_backward)}
+
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #e26fa1f0
 class FusedSweep(torch.autograd.Function):
     "A few planes at a time; features, maps and hypotheses are kept for backward, which samples again"
     @staticmethod
@@ -140,19 +166,20 @@ class FusedSweep(torch.autograd.Function):
         feats, # features, view 0 = reference [B, V, C, h, w]
         maps, # sweep map of each source [B, V-1, 3, 4]
         depth, # [B, D, 1, 1] or [B, D, h, w]
-        groups, # None: variance; else the number of channel groups
+        reduce, # "variance", "cvp", "dot" or "group"
+        groups, # number of channel groups to correlate; 1 for "dot"
         zmin, # smallest source depth that is sampled
         planes, # how many at a time
     ):
         ctx.save_for_backward(feats, maps, depth)
-        ctx.options = groups, zmin, planes
+        ctx.options = reduce, zmin, planes
         dtype, (B, V, C, h, w), D = torch.promote_types(feats.dtype, torch.float32), feats.shape, depth.shape[1]
         taps, (ref, table) = Taps(maps, depth, h, w, zmin, dtype), _tables(feats, dtype)
-        out = ref.new_empty(B, D, h*w, C if groups is None else groups)
+        out = ref.new_empty(B, D, h*w, groups if reduce in ("dot", "group") else C)
         for a in range(0, D, planes):
             b = min(a+planes, D)
             warped = gather(table, *taps(a, b), taps.steps).view(B, V-1, b-a, h*w, C)
-            (_variance if groups is None else _correlation)(warped, ref, out[:, a:b])
+            _reductions[reduce][0](warped, ref, out[:, a:b])
         return out.view(B, D, h, w, -1).permute(0, 4, 1, 2, 3)
 
     @staticmethod
@@ -160,7 +187,7 @@ class FusedSweep(torch.autograd.Function):
     def backward(ctx, gout):
         "Gradient of the features alone"
         feats, maps, depth = ctx.saved_tensors
-        groups, zmin, planes = ctx.options
+        reduce, zmin, planes = ctx.options
         dtype, (B, V, C, h, w), D = torch.promote_types(feats.dtype, torch.float32), feats.shape, depth.shape[1]
         taps, (ref, table) = Taps(maps, depth, h, w, zmin, dtype), _tables(feats, dtype)
         gref, gtable, gout = torch.zeros_like(ref), torch.zeros_like(table), gout.permute(0, 2, 3, 4, 1) # b d h w c
@@ -168,22 +195,23 @@ class FusedSweep(torch.autograd.Function):
             b = min(a+planes, D)
             row, weights = taps(a, b)
             warped = gather(table, row, weights, taps.steps).view(B, V-1, b-a, h*w, C)
-            gwarped = (_variance_backward if groups is None else _correlation_backward)(warped, ref, gout[:, a:b].flatten(2, 3), gref)
+            gwarped = _reductions[reduce][1](warped, ref, gout[:, a:b].flatten(2, 3), gref)
             scatter_add(gtable, row, weights, taps.steps, gwarped.flatten(0, 3))
         gsrc = gtable.view(B, V-1, h+2, w+2, C)[:, :, 1:-1, 1:-1].permute(0, 1, 4, 2, 3)
-        return torch.cat([gref.mT.view(B, 1, C, h, w), gsrc], 1).to(feats.dtype), None, None, None, None, None
+        return torch.cat([gref.mT.view(B, 1, C, h, w), gsrc], 1).to(feats.dtype), *[None]*6
 
-# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #601f7f5a
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #633788e0
 def fused_sweep(
     feats:Tensor, # features, view 0 = reference [B, V, C, h, w]
     maps:Tensor, # sweep map of each source [B, V-1, 3, 4]
     depth:Tensor, # [B, D, 1, 1] or [B, D, h, w]
-    groups:int|None, # None: variance; else the number of channel groups to correlate
+    reduce:str, # "variance", "cvp", "dot" or "group"
+    groups:int, # number of channel groups to correlate; 1 for "dot"
     zmin:float, # smallest source depth that is sampled
     planes:int=2, # how many at a time
 )->Tensor: # [B, C or groups, D, h, w]
     "The same numbers as `reference_sweep` in pieces of `planes` planes that stay in the cache"
-    return FusedSweep.apply(feats, maps, depth, groups, zmin, planes)
+    return FusedSweep.apply(feats, maps, depth, reduce, groups, zmin, planes)
 
 # %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #db6d2ed5
 _implementations = {"fused": fused_sweep, "reference": reference_sweep}
@@ -193,12 +221,12 @@ def implementations(
     "The implementations of the sweep that run on this machine"
     return list(_implementations)
 
-# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #c34bee5e
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #cd9cbb27
 def sweep(
     feats:Tensor, # features, view 0 = reference [B, V, C, h, w]
     maps:Tensor, # sweep map of each source [B, V-1, 3, 4]
     hypotheses:Tensor, # depths in scene units, planes [B, D] or per pixel [B, D, h, w]
-    reduce:str="variance", # "variance", "dot" (mean over channels of reference times source) or "group" (the same per group of channels)
+    reduce:str="variance", # "variance", "cvp" (the released CVP-MVSNet's), "dot" (mean over channels of reference times source) or "group" (the same per group of channels)
     groups:int=1, # number of channel groups for "group"
     zmin:float=1e-6, # points with source depth z <= zmin contribute zero; -inf samples mirrored points as the released codes do
     implementation:str|None=None, # one of `implementations()`; None: the best
@@ -210,9 +238,9 @@ def sweep(
     if maps.shape != (B, V-1, 3, 4): raise InputError(f"shape {tuple(maps.shape)} is not {(B, V-1, 3, 4)}", field="maps")
     depth, *size = check_hypotheses(hypotheses, B, h, w)
     if size != [h, w]: raise InputError(f"hypotheses of {size[0]}x{size[1]} pixels for features of {h}x{w}", field="hypotheses")
-    if reduce not in ("variance", "dot", "group"): raise InputError(f"{reduce!r} is unknown", field="reduce", fix='use "variance", "dot" or "group"')
+    if reduce not in _reductions: raise InputError(f"{reduce!r} is unknown", field="reduce", fix=f"use one of {list(_reductions)}")
     if reduce == "group" and (groups < 1 or C % groups): raise InputError(f"{C} channels do not split into {groups} groups", field="groups")
     name = implementation or implementations()[0]
     if name not in _implementations: raise InputError(f"{name!r} is not available on this machine", field="implementation", fix=f"use one of {implementations()}")
     with torch.autocast(feats.device.type, enabled=False):
-        return _implementations[name](feats, maps.detach(), depth.detach(), {"variance": None, "dot": 1, "group": groups}[reduce], zmin)
+        return _implementations[name](feats, maps.detach(), depth.detach(), reduce, groups if reduce == "group" else 1, zmin)

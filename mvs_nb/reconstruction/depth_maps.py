@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CLASSICAL', 'OFFICIAL', 'OWN', 'SIGNS', 'is_published', 'load_own', 'load_model', 'to_image_size', 'preview',
-           'DepthSettings', 'trained_planes', 'view_hypotheses', 'view_depth', 'claim_folder', 'naming', 'view_files',
-           'write_view', 'scene_kind', 'open_scene', 'write_depth_maps']
+           'DepthSettings', 'trained_planes', 'set_pyramid', 'view_hypotheses', 'view_depth', 'claim_folder', 'naming',
+           'view_files', 'write_view', 'scene_kind', 'open_scene', 'write_depth_maps']
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #971410a8
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #1c8d7ace
 import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,14 +25,15 @@ from ..hypotheses import inverse_hypotheses, uniform_hypotheses
 from ..models.cascade import CascadeMVSNet
 from ..models.classical import ClassicalStereo
 from ..models.mvsnet import MVSNet
+from ..models.pyramid import CVPMVSNet
 from ..training.checkpoints import is_ours, load_checkpoint, load_official, load_weights, published_state, read_weights
 from ..training.engine import seed_all
 from ..training.experiments import from_dict, load_trained
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #ae6cbc53
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #6473e091
 CLASSICAL = ("zncc", "sgm")
-OFFICIAL = ("mvsnet_pytorch", "mvsnet_pl", "casmvsnet", "kd_mvs_teacher", "kd_mvs_student")
-OWN = dict(mvsnet=MVSNet, casmvsnet=CascadeMVSNet, kd_mvs=CascadeMVSNet)
+OFFICIAL = ("mvsnet_pytorch", "mvsnet_pl", "casmvsnet", "kd_mvs_teacher", "kd_mvs_student", "cvp_mvsnet")
+OWN = dict(mvsnet=MVSNet, casmvsnet=CascadeMVSNet, kd_mvs=CascadeMVSNet, cvp_mvsnet=CVPMVSNet, cvp_selfsup=CVPMVSNet)
 
 # %% ../../nbs/8_reconstruction/depth_maps.ipynb #ef5ecf96
 def is_published(
@@ -43,9 +44,9 @@ def is_published(
     if name not in OFFICIAL or name not in OWN: return name in OFFICIAL
     return checkpoint is not None and not is_ours(checkpoint, load_checkpoint(checkpoint))
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #b04222d0
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #b8765d02
 def load_own(
-    name:str, # "mvsnet", "casmvsnet", "kd_mvs", or the name of shipped weights
+    name:str, # "mvsnet", "casmvsnet", "kd_mvs", "cvp_mvsnet", "cvp_selfsup", or the name of shipped weights
     checkpoint:str|Path|None=None, # .safetensors, a run's .pt, or None for the shipped weights
 )->nn.Module: # in evaluation mode
     "Our own networks: shipped, or trained here; raises `InputError` for weights that are not there or of another model"
@@ -61,9 +62,9 @@ def load_own(
         raise InputError(f"holds a {type(model).__name__}, not {OWN[name].__name__}", checkpoint, fix=f"use model {fits[0]}" if fits else "choose the model it was trained for")
     return model
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #abe48a33
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #0d3b070c
 def load_model(
-    name:str, # "zncc", "sgm", "mvsnet", "casmvsnet", "kd_mvs", a published system, or the name of shipped weights
+    name:str, # "zncc", "sgm", "mvsnet", "casmvsnet", "kd_mvs", "cvp_mvsnet", "cvp_selfsup", a published system, or the name of shipped weights
     checkpoint:str|Path|None=None, # weights; None: none are needed, or the shipped ones
 )->nn.Module: # called as model(images, intrinsics, extrinsics, depth_values)
     "The network of that name; raises `InputError` for unknown names and for weights that do not fit"
@@ -112,15 +113,16 @@ def preview(
     colors = torch.from_numpy(colormaps["turbo"](level.numpy())[..., :3].copy()).permute(2, 0, 1).float()
     return torch.where(depth > 0, colors, torch.tensor(.8))
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #59b8c6e2
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #5c952f11
 @dataclass
 class DepthSettings:
     "Everything that a depth map of a scene depends on, besides the scene"
-    model: str = "mvsnet" # zncc, sgm, mvsnet, casmvsnet, kd_mvs, a published system, or the name of shipped weights
+    model: str = "mvsnet" # zncc, sgm, mvsnet, casmvsnet, kd_mvs, cvp_mvsnet, cvp_selfsup, a published system, or the name of shipped weights
     checkpoint: str|None = None # weights; None: none are needed, or the shipped ones
     n_views: int = 5 # used for each map, reference included
-    n_depths: int|None = None # planes, rounded up to a multiple of 8; None: as the camera file says, 192 where it does not; a cascade: as trained
-    spacing: Literal["auto", "uniform", "inverse"] = "auto" # of the planes; auto: uniform for published weights, else inverse; a cascade spaces its own
+    n_depths: int|None = None # planes, rounded up to a multiple of 8; None: as the camera file says, 192 where it does not; a cascade: as trained; CVP-MVSNet: of its smallest level, as trained
+    spacing: Literal["auto", "uniform", "inverse"] = "auto" # of the planes; auto: uniform for published weights, else inverse; a cascade and CVP-MVSNet space their own
+    levels: int|None = None # CVP-MVSNet: sizes in its pyramid, each half the next; None: as the weights say, 5 for the published ones
     size: Literal["image", "native"] = "image" # of the maps: the stored image's, or the network's own
     height: int|None = None # shrink images to this height first, rounded down to a multiple of 32; None: in proportion to width, or as stored
     width: int|None = None # the same for the width
@@ -128,7 +130,7 @@ class DepthSettings:
 
     def __post_init__(self):
         "Raises `InputError` for numbers that make no sense, and for a checkpoint that can't be read where its kind matters"
-        for name, least in dict(n_views=2, n_depths=2, height=32, width=32).items():
+        for name, least in dict(n_views=2, n_depths=2, levels=1, height=32, width=32).items():
             value = getattr(self, name)
             if value is not None and value < least: raise InputError(f"{value} is too small", field=name, fix=f"give {least} or more")
         if self.spacing == "auto": self.spacing = "uniform" if is_published(self.model, self.checkpoint) else "inverse"
@@ -139,6 +141,19 @@ def trained_planes(
 )->int|None: # None: any number will do
     "The number of planes that a network's weights ask for"
     return round(model.n_depths[0]*model.interval_ratios[0]) if isinstance(model, CascadeMVSNet) else None
+
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #8c2acede
+def set_pyramid(
+    model:nn.Module, # of `load_model`
+    settings:DepthSettings,
+)->nn.Module: # the same
+    "Give CVP-MVSNet the number of levels and planes asked for; raises `InputError` for levels of a network that has none"
+    if not isinstance(model, CVPMVSNet):
+        if settings.levels is not None: raise InputError("has no pyramid of images", field=f"levels of model {settings.model}", fix="leave levels out, or use cvp_mvsnet")
+        return model
+    if settings.levels is not None: model.levels = settings.levels
+    if settings.n_depths is not None: model.n_depths = -(-settings.n_depths//8)*8
+    return model
 
 # %% ../../nbs/8_reconstruction/depth_maps.ipynb #03976824
 def view_hypotheses(
@@ -152,7 +167,7 @@ def view_hypotheses(
     n = -(-(settings.n_depths or trained or scene.camera(ref_id).n_depths or 192)//8)*8
     return (inverse_hypotheses if settings.spacing == "inverse" else uniform_hypotheses)(near, far, n)
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #03d1921f
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #bf91cf41
 @torch.inference_mode()
 def view_depth(
     model:nn.Module, # of `load_model`
@@ -161,7 +176,7 @@ def view_depth(
     settings:DepthSettings,
 )->tuple[Tensor, Tensor, Tensor]: # depth and confidence, both [h, w], and intrinsics in pixels of these maps [3, 3]
     "Depth and confidence of one view, at the stored image's size or the network's own"
-    views = scene.views(ref_id, settings.n_views, settings.height, settings.width, multiple=32)
+    views = scene.views(ref_id, settings.n_views, settings.height, settings.width, multiple=max(32, 2**getattr(model, "levels", 0)))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     batch, depths = views.to(device).batch(), view_hypotheses(scene, ref_id, settings, trained_planes(model)).to(device)
     out = model(batch["images"], batch["intrinsics"], batch["extrinsics"], depths)
@@ -254,7 +269,7 @@ def open_scene(
         with naming(work): import_scene(kind, path, work)
     return SceneFolder(work)
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #4e6c0b1c
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #5ba35f85
 def write_depth_maps(
     scene:str|Path, # folder of a scene of any kind
     out:str|Path, # folder for depth/, confidence/ and cams/
@@ -267,7 +282,7 @@ def write_depth_maps(
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
     seed_all(settings.seed)
     folder = open_scene(scene, out/"scene")
-    model = load_model(settings.model, settings.checkpoint).to(device)
+    model = set_pyramid(load_model(settings.model, settings.checkpoint), settings).to(device)
     claim_folder(out, folder, settings)
     todo = [i for i in folder.ids if not all(p.is_file() for p in view_files(out, i).values())]
     for i in tqdm(todo, "depth", unit="view", delay=2): write_view(out, folder, i, *view_depth(model, folder, i, settings))

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['slope', 'depth_normals', 'map_intrinsics', 'image_colors', 'color_bytes', 'depth_cameras', 'view_points', 'fuse',
            'clamped_samples', 'meet', 'confident_depth', 'gipuma_view', 'fuse_gipuma', 'ImageFiles', 'folder_maps',
-           'fuse_folder']
+           'DepthFolder', 'MapImages', 'open_depths', 'fuse_folder']
 
-# %% ../../nbs/8_reconstruction/fusion.ipynb #62cf27af
+# %% ../../nbs/8_reconstruction/fusion.ipynb #e9aee6c1
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
@@ -274,7 +275,51 @@ def folder_maps(
     if missing: raise InputError("no such file", Path(folder)/f"{missing[0]:08d}.pfm")
     return {i: torch.from_numpy(read_pfm(files[i])) for i in (files if ids is None else ids)}
 
-# %% ../../nbs/8_reconstruction/fusion.ipynb #d7d4732a
+# %% ../../nbs/8_reconstruction/fusion.ipynb #32512607
+@dataclass
+class DepthFolder:
+    "Depth maps of a scene as they were written, and what belongs to them; entry n of every list is view ids[n]"
+    ids: list # view numbers
+    depths: list # maps, 0 or NaN = unknown [h, w]
+    confidences: list|None # of the same sizes, in [0, 1]
+    images: ImageFiles # of the scene, read when they are asked for
+    intrinsics: Tensor # pixels of the images [V, 3, 3]
+    extrinsics: Tensor # world-to-camera [V, 4, 4]
+    depth_intrinsics: Tensor # pixels of the depth maps [V, 3, 3]
+    pairs: dict # entry -> entries of its sources, best first
+
+# %% ../../nbs/8_reconstruction/fusion.ipynb #d7fe72d7
+class MapImages:
+    "The images at the size of their depth maps: one colour a depth pixel, whatever the two sizes are"
+    def __init__(self,
+        folder:DepthFolder,
+    ): self.folder = folder
+    def __getitem__(self, i):
+        f, (h, w) = self.folder, self.folder.depths[i].shape
+        return image_colors(f.images[i], pixel_grid(h, w).view(-1, 2), f.depth_intrinsics[i], f.intrinsics[i]).T.reshape(3, h, w)
+
+# %% ../../nbs/8_reconstruction/fusion.ipynb #df337bf6
+def open_depths(
+    depth_dir, # folder with depth/ and, unless with_confidence is False, confidence/; with cams/ if the maps' cameras are not the scene's
+    scene=None, # `SceneFolder` or its path; None: depth_dir itself is a scene
+    with_confidence:bool=True, # read confidence/ as well
+)->DepthFolder:
+    "The depth maps that were written for a scene. Raises `InputError` naming the file at fault"
+    depth_dir = Path(depth_dir)
+    own_cameras = scene is not None and (depth_dir/"cams").is_dir()
+    if not isinstance(scene, SceneFolder): scene = SceneFolder(depth_dir if scene is None else scene)
+    depths = folder_maps(depth_dir/"depth")
+    ids = list(depths)
+    confidences = list(folder_maps(depth_dir/"confidence", ids).values()) if with_confidence else None
+    at = {i: n for n, i in enumerate(ids)}
+    pairs = {at[i]: [at[s] for s, _ in sources if s in at] for i, sources in scene.pairs.items() if i in at}
+    cameras, images = [scene.camera(i) for i in ids], ImageFiles(scene, ids)
+    K, E = torch.stack([c.intrinsics for c in cameras]), torch.stack([c.extrinsics for c in cameras])
+    if own_cameras: K_depth = torch.stack([read_cam(depth_dir/"cams"/f"{i:08d}_cam.txt").intrinsics for i in ids])
+    else: K_depth = torch.stack([map_intrinsics(k, images[n].shape[-2:], d.shape) for n, (k, d) in enumerate(zip(K, depths.values()))])
+    return DepthFolder(ids, list(depths.values()), confidences, images, K, E, K_depth, pairs)
+
+# %% ../../nbs/8_reconstruction/fusion.ipynb #4219f98c
 def fuse_folder(
     depth_dir, # folder with depth/ and, unless min_confidence is None, confidence/; with cams/ if the maps' cameras are not the scene's
     scene=None, # `SceneFolder` or its path; None: depth_dir itself is a scene
@@ -284,18 +329,7 @@ def fuse_folder(
 )->PointCloud:
     "Fuse the depth maps that were written for a scene. Raises `InputError` naming the file at fault, or for an unknown rule"
     if rule != "gipuma": get_check(rule)
-    depth_dir = Path(depth_dir)
-    own_cameras = scene is not None and (depth_dir/"cams").is_dir()
-    if not isinstance(scene, SceneFolder): scene = SceneFolder(depth_dir if scene is None else scene)
-    depths = folder_maps(depth_dir/"depth")
-    ids = list(depths)
-    confidences = None if min_confidence is None else list(folder_maps(depth_dir/"confidence", ids).values())
-    at = {i: n for n, i in enumerate(ids)}
-    pairs = {at[i]: [at[s] for s, _ in sources if s in at] for i, sources in scene.pairs.items() if i in at}
-    cameras, images = [scene.camera(i) for i in ids], ImageFiles(scene, ids)
-    K, E = torch.stack([c.intrinsics for c in cameras]), torch.stack([c.extrinsics for c in cameras])
-    if own_cameras: K_depth = torch.stack([read_cam(depth_dir/"cams"/f"{i:08d}_cam.txt").intrinsics for i in ids])
-    else: K_depth = torch.stack([map_intrinsics(k, images[n].shape[-2:], d.shape) for n, (k, d) in enumerate(zip(K, depths.values()))])
-    given = dict(min_confidence=min_confidence or 0., depth_intrinsics=K_depth, **options)
-    if rule == "gipuma": return fuse_gipuma(list(depths.values()), confidences, images, K, E, **given)
-    return fuse(list(depths.values()), confidences, images, K, E, pairs, rule=rule, **given)
+    f = open_depths(depth_dir, scene, min_confidence is not None)
+    given = dict(min_confidence=min_confidence or 0., depth_intrinsics=f.depth_intrinsics, **options)
+    if rule == "gipuma": return fuse_gipuma(f.depths, f.confidences, f.images, f.intrinsics, f.extrinsics, **given)
+    return fuse(f.depths, f.confidences, f.images, f.intrinsics, f.extrinsics, f.pairs, rule=rule, **given)

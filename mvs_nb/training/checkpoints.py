@@ -6,7 +6,7 @@
 __all__ = ['load_checkpoint', 'check_plain', 'save_checkpoint', 'is_ours', 'published_state', 'load_exactly', 'recognise',
            'check_system', 'load_official', 'save_weights', 'read_weights', 'load_weights']
 
-# %% ../../nbs/3_training/checkpoints.ipynb #dbfd420d
+# %% ../../nbs/3_training/checkpoints.ipynb #edf1fb02
 import argparse
 import importlib
 import inspect
@@ -23,6 +23,7 @@ from ..camera import InputError
 from ..files import atomic_path, data_folder
 from ..models.cascade import CascadeMVSNet
 from ..models.mvsnet import MVSNet
+from ..models.pyramid import CVPMVSNet
 
 # %% ../../nbs/3_training/checkpoints.ipynb #22ac9067
 def load_checkpoint(
@@ -144,20 +145,26 @@ def _kd_mvs_student(state, n_depths=(48, 32, 8), interval_ratios=(4, 1, .4), act
     return _cascade(n_depths, interval_ratios, initial_conv=recent, estimate="winner", confidence="maximum", combine_confidence=combine_confidence,
                     activation=activation or ("relu" if recent else "gelu"))
 
-# %% ../../nbs/3_training/checkpoints.ipynb #571efcf0
+# %% ../../nbs/3_training/checkpoints.ipynb #9af80afb
+def _cvp_mvsnet(state, levels=5, batch_statistics=True):
+    return CVPMVSNet(levels, batch_statistics=batch_statistics, variant="released")
+
+# %% ../../nbs/3_training/checkpoints.ipynb #233a0414
 def recognise(
     names, # of the weights in a file, or a dict of them
-)->str|None: # "mvsnet", "casmvsnet", "kd_mvs_teacher", "kd_mvs_student", "casmvsnet_pl", or None where they are unknown
+)->str|None: # "mvsnet", "casmvsnet", "kd_mvs_teacher", "kd_mvs_student", "casmvsnet_pl", "cvp_mvsnet", or None where they are unknown
     "Which network names like these belong to"
     def has(part): return any(part in k for k in names)
+    if has("featurePyramid."): return "cvp_mvsnet"
     if has("cost_reg_0."): return "casmvsnet_pl"
     if has("feature.feature."): return "mvsnet"
     if not (has("feature.out1.") and has("cost_regularization.0.")): return None
     return "kd_mvs_teacher" if has("var_regression.") else "kd_mvs_student" if has(".convini.") else "casmvsnet"
 
-# %% ../../nbs/3_training/checkpoints.ipynb #e53e5e7a
-_OFFICIAL = dict(mvsnet_pytorch=_mvsnet_pytorch, mvsnet_pl=_mvsnet_pl, casmvsnet=_casmvsnet, kd_mvs_teacher=_kd_mvs_teacher, kd_mvs_student=_kd_mvs_student)
-_LATER = ("cvp_mvsnet", "vlsm", "dlsm", "dvmvs_pairnet", "dvmvs_fusionnet")
+# %% ../../nbs/3_training/checkpoints.ipynb #90c89250
+_OFFICIAL = dict(mvsnet_pytorch=_mvsnet_pytorch, mvsnet_pl=_mvsnet_pl, casmvsnet=_casmvsnet, kd_mvs_teacher=_kd_mvs_teacher, kd_mvs_student=_kd_mvs_student,
+    cvp_mvsnet=_cvp_mvsnet)
+_LATER = ("vlsm", "dlsm", "dvmvs_pairnet", "dvmvs_fusionnet")
 
 def check_system(
     system:str, # asked for
@@ -173,11 +180,11 @@ def check_system(
     what, fix = told.get(found, (found, f"use {found}"))
     raise InputError(f"holds the weights of {what}, not of {system}", source, fix=fix)
 
-# %% ../../nbs/3_training/checkpoints.ipynb #d4992da1
+# %% ../../nbs/3_training/checkpoints.ipynb #65888fd2
 def load_official(
-    system:str, # "mvsnet_pytorch", "mvsnet_pl", "casmvsnet", "kd_mvs_teacher" or "kd_mvs_student"
+    system:str, # "mvsnet_pytorch", "mvsnet_pl", "casmvsnet", "kd_mvs_teacher", "kd_mvs_student" or "cvp_mvsnet"
     source, # checkpoint file, or a dict of name -> tensor with the published names
-    **options, # mvsnet_pytorch: `refine`; cascades: `n_depths`, `interval_ratios`; KD-MVS: also `activation`, `combine_confidence`
+    **options, # mvsnet_pytorch: `refine`; cascades: `n_depths`, `interval_ratios`; KD-MVS: also `activation`, `combine_confidence`; CVP-MVSNet: `levels`, `batch_statistics`
 )->nn.Module: # the released network in eval mode
     "A published network with its published weights, quirks included; raises `InputError` for an unknown system or option and for weights that do not match"
     if system not in _OFFICIAL:

@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'DataSettings', 'Experiment', 'plain_value', 'start_from', 'make_model', 'make_data', 'preset', 'from_dict',
            'get_experiment', 'list_experiments', 'write_config', 'train_on', 'train', 'load_trained', 'evaluate']
 
-# %% ../../nbs/3_training/experiments.ipynb #11bf203c
+# %% ../../nbs/3_training/experiments.ipynb #2c1e6837
 import dataclasses, importlib, json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,20 +17,21 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 from ..camera import InputError
 from ..data.augmentation import Augmented, Blur, Crop, Light, Mirror, Noise
-from ..data.datasets import DTUTraining, Labelled, MVSFolder, ProceduralDataset
+from ..data.datasets import CVP_LAYOUTS, CVPDataset, DTUTraining, Labelled, MVSFolder, ProceduralDataset, Reduced
 from ..files import atomic_path
 from ..metrics import mean_metrics
 from ..models.mvsnet import MVSNet
+from ..selfsup.photometric import CVP_WEIGHTS, PhotometricWeights
 from .checkpoints import load_checkpoint, load_weights, read_weights
 from .engine import FitSettings, Schedule, finish, fit, make_fabric, make_loader, seed_all
 from .objectives import DepthMeasure, ScoreMeasure, depth_pictures, make_objective
 
-# %% ../../nbs/3_training/experiments.ipynb #4a82d8b0
+# %% ../../nbs/3_training/experiments.ipynb #4e112df2
 @dataclass
 class DataSettings:
     "What an experiment sees"
-    kind: Literal["procedural", "dtu", "folder"] = "procedural" # made on demand; DTU's training layout; scenes in the MVSNet or BlendedMVS layout
-    folder: str|None = None # of the real data (dtu: None means the environment variable MVS_DTU_TRAINING)
+    kind: Literal["procedural", "dtu", "dtu-128", "dtu-512", "dtu-1200", "folder"] = "procedural" # made on demand; DTU as MVSNet's authors prepared it; as CVP-MVSNet's did, in three sizes; scenes in the MVSNet or BlendedMVS layout
+    folder: str|None = None # of the real data (dtu: None means the environment variable MVS_DTU_TRAINING; dtu-128 and so on: MVS_DTU_CVP)
     n_views: int = 3 # in training, reference included
     valid_views: int = 3 # in validation
     n_depths: int = 192 # hypotheses
@@ -43,6 +44,7 @@ class DataSettings:
     train_scenes: int = 1000 # procedural: how many
     valid_scenes: int = 50 # procedural: how many, none of them in training
     references: int = 1 # procedural: views of a training scene that take a turn as the reference
+    scene_views: int|None = None # procedural: cameras in a training scene, of which an item takes those nearest to its reference; None: n_views
     fresh: bool = False # procedural: new scenes in every epoch
     spacing: Literal["inverse", "uniform"] = "inverse" # procedural: of the hypotheses
     jitter: float = .1 # procedural: of the depth range
@@ -50,10 +52,11 @@ class DataSettings:
     augment: bool = False # change light, colour, blur, noise; mirror
     crop: tuple[int, ...] = () # rows and columns cut out of each training item at a random place; none: the whole
     stride: int = 4 # the truth keeps every so-many-th pixel: 4 for quarter-size networks, 1 for full-size ones
+    reduce: int = 1 # see images so many times smaller than stored, truth and cameras to match
     labels: str|None = None # folder of pseudo labels for the training items
     options: dict[str, int] = field(default_factory=dict) # procedural: further whole-number arguments of make_views
 
-# %% ../../nbs/3_training/experiments.ipynb #5cc3d268
+# %% ../../nbs/3_training/experiments.ipynb #725a8314
 @dataclass
 class Experiment:
     "One preset: what is trained, on what, how, and what publication it follows"
@@ -62,9 +65,11 @@ class Experiment:
     model: str = "mvs_nb.models.mvsnet:MVSNet" # module:class
     model_options: dict[str, str] = field(default_factory=dict) # arguments of the class; "true", "none" and numbers are read as such
     start: str|None = None # begin with these weights: a shipped name, a .safetensors file, or a run's .pt; None: from scratch
-    loss: Literal["smooth_l1", "ohem", "interval_l1", "planes", "plane_entropy", "self_supervised", "distillation", "hard_labels"] = "smooth_l1" # of each stage
+    loss: Literal["smooth_l1", "ohem", "interval_l1", "planes", "plane_entropy", "window_entropy", "self_supervised", "distillation", "hard_labels"] = "smooth_l1" # of each stage
     stage_weights: tuple[float, ...] = () # of the stages' losses, coarse to fine; none: all alike
     variant: Literal["released"]|None = None # self-supervised losses as KD-MVS's code has them
+    terms: dict[str, float] = field(default_factory=dict) # self-supervised: weights that differ from KD-MVS's, by the names in `PhotometricWeights`
+    perceptual: str|None = None # self-supervised: file with VGG16's weights, whose features then count as much as terms.perceptual says
     thresholds: tuple[float, ...] = (1., 2., 4.) # of the metrics, in scene units
     data: DataSettings = field(default_factory=DataSettings)
     fit: FitSettings = field(default_factory=FitSettings)
@@ -108,15 +113,15 @@ def make_model(
     except (ImportError, AttributeError, TypeError) as e: raise InputError(str(e), field="model") from e
     return model if experiment.start is None else start_from(model, experiment.start)
 
-# %% ../../nbs/3_training/experiments.ipynb #1044833c
+# %% ../../nbs/3_training/experiments.ipynb #2d278fa4
 def _procedural(data:DataSettings, split:str, seed:int):
     "Scenes for one split; the three splits share no seed"
     number, views = dict(train=(0, data.n_views), val=(1, data.valid_views), test=(2, data.valid_views))[split]
+    more = dict(fresh=data.fresh, references=data.references, scene_views=data.scene_views) if split == "train" else {}
     return ProceduralDataset(data.scenes, data.train_scenes if split == "train" else data.valid_scenes, views, data.height or 128, data.width or 160,
-        data.n_depths, data.spacing, data.jitter, 3*seed + number, stride=data.stride, cache=data.cache, fresh=data.fresh and split == "train", options=data.options,
-        references=data.references if split == "train" else 1)
+        data.n_depths, data.spacing, data.jitter, 3*seed + number, stride=data.stride, cache=data.cache, options=data.options, **more)
 
-# %% ../../nbs/3_training/experiments.ipynb #afc6d0c4
+# %% ../../nbs/3_training/experiments.ipynb #4f83a8da
 def make_data(
     experiment:Experiment,
     split:str, # "train", "val" or "test"
@@ -126,10 +131,12 @@ def make_data(
     views = d.n_views if split == "train" else d.valid_views
     if d.kind == "procedural": data = _procedural(d, split, experiment.fit.seed)
     elif d.kind == "dtu": data = DTUTraining(d.folder, split, views, d.n_depths, d.interval_scale, mask_above=d.mask_above, stride=d.stride, truth=d.truth)
+    elif d.kind in CVP_LAYOUTS: data = CVPDataset(d.folder, split, d.kind, views, d.n_depths, stride=d.stride, truth=d.truth)
     else:
         if not d.folder: raise InputError("no folder given", field="data.folder", fix="add --data.folder DIR")
         folder = Path(d.folder)/split
         data = MVSFolder(folder if folder.is_dir() else d.folder, None, views, d.n_depths, d.interval_scale, d.height, d.width, stride=d.stride)
+    if d.reduce > 1: data = Reduced(data, d.reduce)
     if split != "train": return data
     if d.labels: data = Labelled(data, d.labels)
     changes = ((Crop(*d.crop),) if d.crop else ()) + ((Light(), Blur(), Noise(), Mirror()) if d.augment else ())
@@ -226,6 +233,49 @@ preset(Experiment("kd-mvs-teacher-tiny", "nothing published: KD-MVS's teacher on
 preset(Experiment("kd-mvs-student-tiny", "nothing published: KD-MVS's student on the checked labels of these views",
     **_cascade, model_options=_small | dict(confidence="maximum"), loss="distillation", thresholds=(.05, .1, .2), data=DataSettings(**_tiny), fit=_quick(40)))
 
+# %% ../../nbs/3_training/experiments.ipynb #1e420555
+_pyramid = dict(model="mvs_nb.models.pyramid:CVPMVSNet")
+_cvp_dtu = dict(model_options=dict(levels="2", n_depths="48", train_step="6.8085", batch_statistics="true"), stage_weights=(1., 1.))
+_cvp_data = lambda views, **more: DataSettings(kind="dtu-128", n_views=views, valid_views=views, n_depths=48, stride=1, **more)
+_cvp_fit = lambda epochs, **more: FitSettings(epochs=epochs, batch_size=16, lr=1e-3, schedule=Schedule("drops", drops=(10, 12, 14, 20)), seed=1, workers=8, log_every=20,
+                                              save_every=500, picture_every=500, **more)
+_start_terms = {k: v for k, v in vars(CVP_WEIGHTS).items() if v != getattr(PhotometricWeights(), k)}
+
+preset(Experiment("cvp-mvsnet-dtu", "CVP-MVSNet's published training: 28 epochs, batch 16, 3 views of 160x128, two levels, 48 and 8 planes, these 6.8085 mm apart, Adam 1e-3 halved at 10, 12, 14, 20, smooth L1",
+    **_pyramid, **_cvp_dtu, loss="smooth_l1", data=_cvp_data(3), fit=_cvp_fit(28)))
+preset(Experiment("cvp-start-dtu", "self-supervised CVP-MVSNet, first part: 11 epochs without labels as its authors' rounds begin, losses after JDACS-MS (theirs were not released), 5 views, else as cvp-mvsnet-dtu",
+    **_pyramid, **_cvp_dtu, loss="self_supervised", terms=_start_terms, data=_cvp_data(5, truth=False), fit=_cvp_fit(11, best="score")))
+preset(Experiment("cvp-student-dtu", "self-supervised CVP-MVSNet, a round: cvp-mvsnet-dtu with rendered labels (data.labels) in place of depth",
+    **_pyramid, **_cvp_dtu, loss="smooth_l1", data=_cvp_data(3, truth=False), fit=_cvp_fit(28, best="score")))
+
+# %% ../../nbs/3_training/experiments.ipynb #5a81b823
+_levels = dict(levels="2", n_depths="48", spacing="inverse", image_normalization="standardize")
+
+preset(Experiment("cvp-mvsnet-procedural", "our shipped weights: CVP-MVSNet on procedural scenes, 4 views, three levels of the pyramid; 70 minutes on one core with --precision bf16-mixed",
+    **_pyramid, model_options=_levels | dict(levels="3", pixels="1", end_to_end="false", batch_statistics="true"), loss="window_entropy", thresholds=(.05, .1, .2),
+    data=DataSettings(train_scenes=1400, **_scenes),
+    fit=FitSettings(steps=2450, optimizer="adamw", lr=1e-3, weight_decay=1e-4, schedule=Schedule("cosine", warmup=.03), clip=2., workers=1, log_every=50,
+                    validate_every=500, save_minutes=3., picture_every=500, best="abs_rel")))
+
+_eight = dict(_pyramid, model_options=_levels, thresholds=(.05, .1, .2),
+              data=DataSettings(train_scenes=60, **_scenes | dict(references=8, scene_views=8, crop=(), reduce=2)))
+preset(Experiment("cvp-start-procedural", "our self-supervised CVP-MVSNet, first part: from scratch, on images of 60 procedural scenes of eight views at half their size",
+    **_eight, loss="self_supervised", terms=_start_terms, fit=_alone(1000, 1e-3)))
+preset(Experiment("cvp-student-procedural", "our self-supervised CVP-MVSNet, a round: on rendered labels of these scenes, begun with the last network's weights",
+    **_eight, loss="plane_entropy", fit=_alone(700, 5e-4)))
+
+# %% ../../nbs/3_training/experiments.ipynb #175063ca
+_little = dict(_pyramid, model_options=_levels | dict(n_depths="16"), thresholds=(.05, .1, .2))
+_six = DataSettings(**_tiny | dict(n_views=3, valid_views=3, height=48, width=64, scenes=("heightfield",), train_scenes=6, valid_scenes=8, references=6, scene_views=6))
+_pairs = lambda steps, lr: dataclasses.replace(_quick(steps), batch_size=2, lr=lr, validate_every=steps)
+
+preset(Experiment("cvp-mvsnet-tiny", "nothing published: CVP-MVSNet on 40 small procedural views, to watch it learn in under a minute",
+    **_little, loss="plane_entropy", data=DataSettings(**_tiny), fit=FitSettings(steps=80, lr=2e-3, schedule=Schedule("cosine", warmup=.1), log_every=5, best="epe", tensorboard=False)))
+preset(Experiment("cvp-start-tiny", "nothing published: CVP-MVSNet learns from 36 small procedural views without labels",
+    **_little, loss="self_supervised", terms=_start_terms | dict(feature=0.), data=_six, fit=_pairs(80, 3e-3))) # features of so short a run are not worth comparing
+preset(Experiment("cvp-student-tiny", "nothing published: CVP-MVSNet on the rendered labels of these views",
+    **_little, loss="plane_entropy", data=_six, fit=_pairs(50, 1e-3)))
+
 # %% ../../nbs/3_training/experiments.ipynb #eed84bd0
 def from_dict(
     values:dict, # of `dataclasses.asdict`, perhaps read from JSON
@@ -259,7 +309,7 @@ def list_experiments()->list[tuple[str, str]]: # (name, what it reproduces)
     "The presets"
     return [(e.name, e.reproduces) for e in PRESETS.values()]
 
-# %% ../../nbs/3_training/experiments.ipynb #2ce0ca1a
+# %% ../../nbs/3_training/experiments.ipynb #ce35cccd
 _FREE = dict(fit=("steps", "epochs", "minutes", "workers", "start_method", "log_every", "validate_every", "save_every", "save_minutes", "picture_every", "tensorboard", "progress"),
              data=("folder", "cache"))
 def write_config(
@@ -270,14 +320,14 @@ def write_config(
     "Write config.json; raises `InputError` when a run with other settings would be continued (its length, reports and paths may change)"
     path, new = folder/"config.json", json.loads(json.dumps(config))
     if resume and (folder/"last.pt").is_file() and path.is_file():
-        old = json.loads(path.read_text())
-        fixed = lambda c: {(part, k): v for part in ("fit", "data") for k, v in c[part].items() if k not in _FREE[part]} | {("", k): c[k] for k in ("model", "model_options", "start", "loss", "stage_weights", "variant")}
+        old = json.loads(json.dumps(dataclasses.asdict(from_dict(json.loads(path.read_text()))))) # settings that are younger than the run at their defaults
+        fixed = lambda c: {(part, k): v for part in ("fit", "data") for k, v in c[part].items() if k not in _FREE[part]} | {("", k): c[k] for k in ("model", "model_options", "start", "loss", "stage_weights", "variant", "terms", "perceptual")}
         a, b = fixed(old), fixed(new)
         changed = [".".join(filter(None, k)) for k in b if a.get(k) != b[k]]
         if changed: raise InputError(f"holds a run with another {', '.join(changed)}", folder, fix="choose another folder with --out, or start over")
     with atomic_path(path) as temporary: temporary.write_text(json.dumps(new, indent=1))
 
-# %% ../../nbs/3_training/experiments.ipynb #ecbd0afa
+# %% ../../nbs/3_training/experiments.ipynb #b8349d0a
 def train_on(
     fabric, # of `make_fabric`, launched
     experiment:Experiment,
@@ -290,7 +340,7 @@ def train_on(
     if fabric.is_global_zero: write_config(folder, config, resume)
     fabric.barrier()
     measure = (ScoreMeasure if e.fit.best == "score" else DepthMeasure)(e.thresholds)
-    objective = make_objective(e.loss, e.stage_weights, e.variant)
+    objective = make_objective(e.loss, e.stage_weights, e.variant, e.terms, e.perceptual)
     return fit(fabric, make_model(e), objective, make_data(e, "train"), e.fit, folder, make_data(e, "val"), measure, depth_pictures, resume, max_minutes, config)
 
 # %% ../../nbs/3_training/experiments.ipynb #eb6e5761

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['PROGRAMMES', 'CheckSettings', 'Rounds', 'programme', 'get_programme', 'copy_experiment', 'scene_depths',
-           'check_scene_labels', 'label_row', 'write_label', 'label_picture', 'claim_labels', 'write_labels',
-           'step_folders', 'claim_programme', 'student_experiment', 'format_steps', 'run_rounds', 'unlabelled']
+           'check_scene_labels', 'same_view', 'resize_check', 'scene_labels', 'label_row', 'write_label',
+           'label_picture', 'claim_labels', 'reference_only', 'match_targets', 'write_labels', 'label_scene',
+           'step_folders', 'claim_programme', 'student_experiment', 'format_steps', 'run_rounds', 'set_options',
+           'unlabelled']
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #e6f059a8
-import dataclasses, json, shutil, time
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #0e65b64a
+import copy, dataclasses, json, shutil, time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,14 +18,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from ..camera import InputError
+from ..camera import InputError, pixel_grid
 from ..data.datasets import label_name
 from ..files import atomic_path, file_digest, write_image
 from ..metrics import mean_metrics
 from ..models.cascade import combined_confidence
 from ..selfsup.cross_view import CrossView, check_all
+from ..selfsup.mesh_labels import MeshSettings, NothingConfirmed, mesh_labels
 from .engine import finish, gather, make_fabric
-from .experiments import Experiment, from_dict, get_experiment, load_trained, make_data, train_on
+from .experiments import DataSettings, Experiment, from_dict, get_experiment, load_trained, make_data, plain_value, train_on
 from .objectives import paint, paint_depth, plane_index, predict
 
 # %% ../../nbs/9_experiments/kd_mvs.ipynb #75ddc572
@@ -36,17 +39,19 @@ class CheckSettings:
     max_depth_error: float = .005 # as a share of the depth (fixed)
     min_consistent: int = 5 # sources that must agree (fixed)
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #4328e6f1
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #314f393f
 @dataclass
 class Rounds:
-    "KD-MVS's whole programme: a teacher without depth, then students that learn from checked labels, each the next one's teacher"
+    "A whole programme: a teacher without depth, then students that learn from labels, each the next one's teacher"
     name: str = "rounds"
     reproduces: str = "" # what publication it follows
     teacher: Experiment = field(default_factory=Experiment)
     student: Experiment = field(default_factory=Experiment)
     rounds: int = 2 # students
     warm: bool = False # True: a student begins with its teacher's weights; False: from scratch, as published
-    check: CheckSettings = field(default_factory=CheckSettings)
+    check: CheckSettings|MeshSettings = field(default_factory=CheckSettings) # how depths become labels: KD-MVS's check of each view, or a mesh through all of them
+    label_data: DataSettings|None = None # what labels are made from: the same views in another size; None: the student's data
+    label_options: dict[str, str] = field(default_factory=dict) # attributes of the network while it makes labels, such as levels
 
 # %% ../../nbs/9_experiments/kd_mvs.ipynb #debf44bd
 PROGRAMMES = {} # name -> Rounds, in the order they are listed
@@ -56,14 +61,13 @@ def programme(
     "Add a programme that `mvs_nb train NAME` runs"
     PROGRAMMES[rounds.name] = rounds
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #dda8ce92
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #2ca38992
 def get_programme(
     name:str, # of a programme
 )->Rounds: # a copy
     "A programme by name; raises `InputError` for a name that doesn't exist"
     if name not in PROGRAMMES: raise InputError(f"no programme {name!r}", field="rounds", fix=f"use one of {', '.join(PROGRAMMES)}")
-    p = PROGRAMMES[name]
-    return dataclasses.replace(p, check=dataclasses.replace(p.check), **{k: copy_experiment(getattr(p, k)) for k in ("teacher", "student")})
+    return copy.deepcopy(PROGRAMMES[name])
 
 # %% ../../nbs/9_experiments/kd_mvs.ipynb #28e8cf10
 def copy_experiment(
@@ -72,19 +76,20 @@ def copy_experiment(
     "A copy that shares nothing with the original"
     return from_dict(dataclasses.asdict(experiment))
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #61fac0c2
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #ad60801a
 @torch.no_grad()
 def scene_depths(
-    model:nn.Module, # of a cascade, in evaluation mode
+    model:nn.Module, # in evaluation mode
     items:list[dict], # of one scene, each with another reference
     device="cpu", # where to compute
+    combine:bool=True, # the confidence is the product over the stages, as KD-MVS has it; False: the network's own
 )->tuple[list[Tensor], list[Tensor]]: # depth and confidence of each reference, at the images' size [H, W]
-    "What a network believes about every view of a scene; the confidence is the product over its stages"
+    "What a network believes about every view of a scene"
     depths, confidences = [], []
     for item in items:
         p = predict(model, {k: v[None].to(device) for k, v in item.items() if isinstance(v, Tensor)})
         depths.append(p.depth[0].float().cpu())
-        confidences.append((combined_confidence(p.stages) if len(p.stages) > 1 else p.confidence)[0].float().cpu())
+        confidences.append((combined_confidence(p.stages) if combine and len(p.stages) > 1 else p.confidence)[0].float().cpu())
     return depths, confidences
 
 # %% ../../nbs/9_experiments/kd_mvs.ipynb #8bf2a5e7
@@ -99,6 +104,51 @@ def check_scene_labels(
     K, E = (torch.stack([item[k][0] for item in items]) for k in ("intrinsics", "extrinsics"))
     fixed = dict(max_pixel_error=settings.max_pixel_error, max_depth_error=settings.max_depth_error, min_consistent=settings.min_consistent) if settings.method == "fixed" else {}
     return check_all(depths, confidences, K, E, pairs, settings.method, min_confidence=settings.min_confidence, **fixed)
+
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #787ea68b
+def same_view(
+    values:Tensor, # map of a view [..., H, W]
+    intrinsics:Tensor, # its pixels [3, 3]
+    target_intrinsics:Tensor, # pixels of another image from the same place [3, 3]
+    size:tuple[int, int], # rows and columns of that image
+)->tuple[Tensor, Tensor]: # [..., h, w], and where the map has them, bool [h, w]
+    "The nearest pixel of a map for each pixel of another image from the same place"
+    x, y, z = (torch.cat([pixel_grid(*size, torch.float64), torch.ones(*size, 1)], -1) @ (intrinsics.double() @ target_intrinsics.double().inverse()).T).unbind(-1)
+    x, y, (H, W) = (x/z).round().long(), (y/z).round().long(), values.shape[-2:]
+    return values[..., y.clamp(0, H - 1), x.clamp(0, W - 1)], (x >= 0) & (x < W) & (y >= 0) & (y < H)
+
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #0a448dbf
+def resize_check(
+    check:CrossView, # of one reference [H, W]
+    item:dict, # of the same reference
+    target:dict, # the item that learns from it, of another size
+)->CrossView: # [h, w]
+    "Labels at the size of the images that learn from them"
+    size, K = tuple(target["images"].shape[-2:]), (item["intrinsics"][0], target["intrinsics"][0])
+    fields, inside = zip(*(same_view(getattr(check, f.name), *K, size) for f in dataclasses.fields(check)))
+    return CrossView(*fields[:3], fields[3] & inside[0])
+
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #5742248b
+def scene_labels(
+    depths:list[Tensor], # of the references of one scene [H, W] each
+    confidences:list[Tensor], # [H, W] each
+    items:list[dict], # of the same references
+    pairs:dict[int, list[int]], # for each reference the others that may confirm it
+    settings:CheckSettings|MeshSettings,
+    targets:list[dict]|None=None, # the items that learn from them, perhaps of another size; None: `items`
+)->list[CrossView]: # of each reference, at the size of its target
+    "Labels of a whole scene: what its views confirm, or what the mesh through them shows. A scene without a surface has no labels"
+    goals = targets or items
+    if isinstance(settings, CheckSettings):
+        checks = check_scene_labels(depths, confidences, items, pairs, settings)
+        return checks if targets is None else [resize_check(*o) for o in zip(checks, items, goals)]
+    first = lambda name, of: torch.stack([item[name][0] for item in of])
+    size, ranges = tuple(goals[0]["images"].shape[-2:]), torch.stack([o["depth_values"][[0, -1]] for o in goals])
+    try: return mesh_labels(depths, confidences, first("images", items), first("intrinsics", items), first("extrinsics", items), settings,
+                            target_intrinsics=first("intrinsics", goals), target_size=size, depth_range=ranges)
+    except NothingConfirmed:
+        zeros = torch.zeros(size)
+        return [CrossView(zeros.long(), zeros, zeros, zeros.bool()) for _ in goals]
 
 # %% ../../nbs/9_experiments/kd_mvs.ipynb #e618c8e5
 def label_row(
@@ -153,37 +203,77 @@ def claim_labels(
     if path.is_file() and json.loads(path.read_text()) != now: raise InputError("holds labels made by other weights", folder, fix="remove the folder, or start over")
     with atomic_path(path) as temporary: temporary.write_text(json.dumps(now))
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #648befbe
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #978d16ec
+def reference_only(
+    item:dict, # of a data set
+)->dict: # the same with one view
+    "What of an item is needed after its depth is known"
+    return item | {name: item[name][:1] for name in ("images", "intrinsics", "extrinsics")}
+
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #9be1da46
+def match_targets(
+    items:list[dict], # that labels are made from
+    targets:list[dict], # that learn from them
+)->list[dict]: # of `targets`, the one for each item
+    "Which item learns from which; raises `InputError` unless every view of a scene is there and its camera stands in the same place"
+    by_name = {label_name(o["name"]): o for o in targets}
+    names = [label_name(o["name"]) for o in items]
+    if set(names) != set(by_name): raise InputError(f"views {', '.join(sorted(set(names) ^ set(by_name))[:3])} are not in both", field="label_data", fix="give the same scenes in another size")
+    for item, name in zip(items, names):
+        a, b = item["extrinsics"][0], by_name[name]["extrinsics"][0]
+        if not torch.allclose(a, b, rtol=1e-4, atol=1e-4*float(b[:3, 3].norm())): raise InputError(f"the camera of {name} stands elsewhere", field="label_data", fix="give the same scenes in another size")
+    return [by_name[name] for name in names]
+
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #fb28e2d6
 def write_labels(
     fabric, # of `make_fabric`: its processes share the scenes
     model:nn.Module, # the teacher
     data, # training items without crops and changes, with `label_groups`
     folder:Path, # of the labels
-    settings:CheckSettings,
+    settings:CheckSettings|MeshSettings,
     samples:int=4, # pictures
+    targets=None, # the items that learn from the labels, where these are of another size than `data`'s
 )->dict[str, float]: # means of `label_row` over all views
-    "Depth of every training view, checked against the other views of its scene; scenes that are finished are kept. Raises `InputError` where no pixel of any view passes"
+    "Depth of every training view made into labels, scene by scene; scenes that are finished are kept. Raises `InputError` where no pixel of any view becomes one"
     model, rows = model.to(fabric.device).eval(), []
-    groups = list(data.label_groups().items())
+    groups, goals = list(data.label_groups().items()), {} if targets is None else targets.label_groups()
     drawn = {groups[k*len(groups)//samples][0] for k in range(min(samples, len(groups)))}
     for name, (indices, pairs) in tqdm(groups[fabric.global_rank::fabric.world_size], "labels", unit="scene", delay=2, disable=not fabric.is_global_zero):
         done = folder/"rows"/f"{name}.json"
-        if done.is_file():
-            rows += json.loads(done.read_text())
-            continue
-        items = [data[i] for i in indices]
-        with fabric.autocast(): depths, confidences = scene_depths(model, items, fabric.device)
-        checks = check_scene_labels(depths, confidences, items, pairs, settings)
-        for item, check in zip(items, checks): write_label(folder/f"{label_name(item['name'])}.safetensors", check)
-        if name in drawn:
-            with atomic_path(folder.with_name("pictures")/f"{name}.png") as temporary: write_image(temporary, label_picture(checks[0], depths[0], items[0]))
-        new = [label_row(*o) for o in zip(checks, depths, items)]
-        with atomic_path(done) as temporary: temporary.write_text(json.dumps(new))
-        rows += new
+        if not done.is_file():
+            wanted = None if targets is None else [reference_only(targets[i]) for i in goals.get(name, ([],))[0]]
+            new = label_scene(fabric, model, (data[i] for i in indices), pairs, folder, settings, wanted, name if name in drawn else None)
+            with atomic_path(done) as temporary: temporary.write_text(json.dumps(new))
+        rows += json.loads(done.read_text())
     fabric.barrier()
     rows = [row for part in gather(fabric, rows) for row in part]
     if not any(row["kept"] for row in rows): raise InputError("no pixel passes the check", folder, fix="train the teacher longer, or loosen the check")
     return mean_metrics(rows)
+
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #e3fc70f3
+def label_scene(
+    fabric, # of `make_fabric`
+    model:nn.Module, # the teacher, in evaluation mode
+    items, # of one scene, each with another reference; held one at a time
+    pairs:dict[int, list[int]], # for each reference the others that may confirm it
+    folder:Path, # of the labels
+    settings:CheckSettings|MeshSettings,
+    targets:list[dict]|None=None, # the items that learn from the labels, where these are of another size
+    picture:str|None=None, # name of a picture to write; None: none
+)->list[dict[str, float]]: # `label_row` of each reference
+    "Write the labels of one scene"
+    kept, depths, confidences = [], [], []
+    for item in items:
+        with fabric.autocast(): d, c = scene_depths(model, [item], fabric.device, isinstance(settings, CheckSettings))
+        kept, depths, confidences = kept + [reference_only(item)], depths + d, confidences + c
+    goals = None if targets is None else match_targets(kept, targets)
+    labels = scene_labels(depths, confidences, kept, pairs, settings, goals)
+    if goals: depths = [same_view(d, o["intrinsics"][0], g["intrinsics"][0], tuple(g["images"].shape[-2:]))[0] for d, o, g in zip(depths, kept, goals)]
+    shown = goals or kept
+    for item, label in zip(shown, labels): write_label(folder/f"{label_name(item['name'])}.safetensors", label)
+    if picture:
+        with atomic_path(folder.with_name("pictures")/f"{picture}.png") as temporary: write_image(temporary, label_picture(labels[0], depths[0], shown[0]))
+    return [label_row(*o) for o in zip(labels, depths, shown)]
 
 # %% ../../nbs/9_experiments/kd_mvs.ipynb #fcd048ad
 def step_folders(
@@ -193,17 +283,18 @@ def step_folders(
     "Where each network's run is kept"
     return [out/"teacher"] + [out/f"round{r}"/"student" for r in range(1, rounds + 1)]
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #2bfe1f53
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #afdc8149
 def claim_programme(
     out:Path, # of the programme
     p:Rounds,
     resume:bool, # go on with what is there
 ):
-    "Write rounds.json; raises `InputError` when labels made under another check would be mixed with new ones"
+    "Write rounds.json; raises `InputError` when labels made in another way would be mixed with new ones"
     path, now = out/"rounds.json", json.loads(json.dumps(dataclasses.asdict(p)))
     if resume and path.is_file():
         old = json.loads(path.read_text())
-        changed = [k for k in ("warm", "check") if old.get(k) != now[k]]
+        settings = lambda o: {k: v for k, v in o.items() if k not in ("folder", "cache")} if isinstance(o, dict) else o # data may have moved
+        changed = [k for k in ("warm", "check", "label_data", "label_options") if k in old and settings(old[k]) != settings(now[k])]
         if changed: raise InputError(f"holds rounds with another {', '.join(changed)}", out, fix="choose another folder with --out, or start over")
     with atomic_path(path) as temporary: temporary.write_text(json.dumps(now, indent=1))
 
@@ -232,7 +323,7 @@ def format_steps(
         lines.append(f"{s['name']:<28}{text}")
     return "\n".join(lines)
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #49f5fc61
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #f4f3ef6a
 def run_rounds(
     p:Rounds|str, # or the name of a programme
     out:str|Path|None=None, # folder of everything; None: runs/NAME
@@ -258,8 +349,10 @@ def run_rounds(
             weights = folders[number-1]/"best.pt"
             if fabric.is_global_zero: claim_labels(labels, weights, resume)
             fabric.barrier()
-            model = load_trained(experiment, weights)
-            statistics = write_labels(fabric, model, make_data(unlabelled(p.student), "train"), labels, p.check)
+            whole = make_data(unlabelled(p.student), "train")
+            data = whole if p.label_data is None else make_data(unlabelled(p.student, p.label_data), "train")
+            model = set_options(load_trained(experiment, weights), p.label_options)
+            statistics = write_labels(fabric, model, data, labels, p.check, targets=None if data is whole else whole)
             steps.append(dict(name=f"labels {number}", **statistics))
             experiment = student_experiment(p, number, labels, folders[number-1])
         left = None if max_minutes is None else max_minutes - (time.monotonic() - start)/60
@@ -273,12 +366,25 @@ def run_rounds(
     finish(fabric)
     return dict(folder=str(out), rank=rank, finished=finished, steps=steps)
 
-# %% ../../nbs/9_experiments/kd_mvs.ipynb #483d71b4
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #3a21e225
+def set_options(
+    model:nn.Module, # a network
+    options:dict[str, str], # attribute -> value, as in `Experiment.model_options`
+)->nn.Module: # `model`
+    "Let a network work in another way than it was trained; raises `InputError` for an attribute it doesn't have"
+    for name, value in options.items():
+        if not hasattr(model, name): raise InputError(f"{type(model).__name__} has no attribute {name!r}", field="label_options")
+        setattr(model, name, plain_value(value))
+    return model
+
+# %% ../../nbs/9_experiments/kd_mvs.ipynb #29d11895
 def unlabelled(
     experiment:Experiment, # of a student
+    data:DataSettings|None=None, # in place of its own
 )->Experiment: # a copy whose training items are whole and unchanged
-    "The data that labels are made for"
+    "The data that labels are made for, or from"
     e = copy_experiment(experiment)
+    if data is not None: e.data = copy.deepcopy(data)
     e.data.labels, e.data.crop, e.data.augment = None, (), False
     return e
 

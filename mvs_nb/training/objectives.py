@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['plane_index', 'first_plane', 'plane_l1', 'plane_entropy', 'stage_loss', 'truth_at', 'predict', 'DepthObjective',
-           'SelfSupervisedObjective', 'DistillationObjective', 'make_objective', 'DepthMeasure', 'ScoreMeasure',
-           'paint', 'paint_depth', 'depth_pictures']
+           'alike', 'SelfSupervisedObjective', 'DistillationObjective', 'photometric_weights', 'make_objective',
+           'DepthMeasure', 'ScoreMeasure', 'paint', 'paint_depth', 'depth_pictures']
 
-# %% ../../nbs/3_training/objectives.ipynb #63f47775
+# %% ../../nbs/3_training/objectives.ipynb #5afbd950
 import torch
 from torch import Tensor
 from ..camera import InputError
 from ..losses import interval_l1, masked_smooth_l1, ohem_smooth_l1
 from ..metrics import batch_metrics
 from ..selfsup.distillation import distillation_loss, hard_label_loss
-from ..selfsup.photometric import photometric_score, self_supervised_loss
+from ..selfsup.photometric import Perceptual, PhotometricWeights, photometric_score, self_supervised_loss
 
 # %% ../../nbs/3_training/objectives.ipynb #895771c2
 def plane_index(
@@ -65,7 +65,7 @@ def plane_entropy(
     p = [probability.gather(1, k[:, None])[:, 0].clamp(min=1e-9).log() for k in (low, low + 1)]
     return -torch.where(mask, (1 - share)*p[0] + share*p[1], 0.).sum()/mask.sum().clamp(min=1)
 
-# %% ../../nbs/3_training/objectives.ipynb #e1b1ad6b
+# %% ../../nbs/3_training/objectives.ipynb #ebb867e7
 def stage_loss(
     name:str, # as in `Experiment.loss`
     stage, # a DepthPrediction
@@ -78,6 +78,9 @@ def stage_loss(
     if name == "ohem": return ohem_smooth_l1(stage.depth, truth, mask)
     if name == "interval_l1": return interval_l1(stage.depth, truth, mask, depth_values[:, 1] - depth_values[:, 0])/len(truth)
     planes = stage.hypotheses[..., 0, 0] if stage.hypotheses.shape[-1] == 1 else stage.hypotheses
+    if name == "window_entropy":
+        index = plane_index(torch.where(mask, truth, first_plane(planes)), planes)
+        mask = mask & (index > -1) & (index < planes.shape[1])
     loss = plane_l1(stage.depth, truth, mask, planes)
     return loss if name == "planes" else loss + plane_entropy(stage.probability, truth, mask, planes)
 
@@ -99,9 +102,9 @@ def predict(
     "A network's answer to a batch"
     return model(batch["images"], batch["intrinsics"], batch["extrinsics"], batch["depth_values"])
 
-# %% ../../nbs/3_training/objectives.ipynb #5053bf48
+# %% ../../nbs/3_training/objectives.ipynb #00e1b34a
 class DepthObjective:
-    "Loss of a batch over the network's stages. Callable as the engine wants it; raises `InputError` unless there is a weight for each stage"
+    "Loss of a batch over the network's stages; pseudo labels, where a batch has them, take the place of the truth. Callable as the engine wants it; raises `InputError` unless there is a weight for each stage"
     def __init__(self,
         loss:str="smooth_l1", # as in `Experiment.loss`
         stage_weights:tuple[float, ...]=(), # of the stages, coarse to fine; none: their mean
@@ -112,49 +115,73 @@ class DepthObjective:
         stages = prediction.stages or (prediction,)
         weights = self.stage_weights or [1/len(stages)]*len(stages)
         if len(weights) != len(stages): raise InputError(f"{len(weights)} weights for {len(stages)} stages", field="stage_weights")
+        if "label_mean" in batch: batch = batch | dict(depth=batch["label_mean"], mask=batch["label_mask"])
         losses = [stage_loss(self.loss, s, *truth_at(batch, s.depth.shape[-2:]), batch["depth_values"]) for s in stages]
         return dict(loss=sum(w*o for w, o in zip(weights, losses)))
 
-# %% ../../nbs/3_training/objectives.ipynb #448470c8
+# %% ../../nbs/3_training/objectives.ipynb #ff22437e
+def alike(
+    stage_weights:tuple[float, ...], # coarse to fine, or none
+    prediction, # DepthPrediction
+)->tuple[float, ...]: # the weights given, or 1 for each stage of the prediction
+    "Weights for any number of stages"
+    return stage_weights or (1.,)*max(1, len(prediction.stages))
+
+# %% ../../nbs/3_training/objectives.ipynb #cfd59b65
 class SelfSupervisedObjective:
-    "KD-MVS's teacher: the photometric losses of a batch, no depth needed. Callable as the engine wants it"
+    "Learning without depth: the photometric losses of a batch, no depth needed. Callable as the engine wants it"
     def __init__(self,
         stage_weights:tuple[float, ...]=(), # of the stages, coarse to fine; none: 1 each
         variant:str|None=None, # of `self_supervised_loss`
         k:int|None=None, # sources that count in a pixel; None: all but one, as KD-MVS takes 3 of 4
-    ): self.stage_weights, self.variant, self.k = tuple(stage_weights) or (1., 1., 1.), variant, k
+        weights:PhotometricWeights=PhotometricWeights(), # of the terms
+        perceptual:Perceptual|None=None, # VGG16, where it has a weight
+    ): self.stage_weights, self.variant, self.k, self.weights, self.perceptual = tuple(stage_weights), variant, k, weights, perceptual
 
     def __call__(self, model, batch):
-        k = self.k or max(1, batch["images"].shape[1] - 2)
-        return self_supervised_loss(predict(model, batch), batch["images"], batch["intrinsics"], batch["extrinsics"], k=k, stage_weights=self.stage_weights, variant=self.variant)
+        k, prediction = self.k or max(1, batch["images"].shape[1] - 2), predict(model, batch)
+        return self_supervised_loss(prediction, batch["images"], batch["intrinsics"], batch["extrinsics"], self.weights, k, alike(self.stage_weights, prediction), self.variant, self.perceptual)
 
-# %% ../../nbs/3_training/objectives.ipynb #d92b1893
+# %% ../../nbs/3_training/objectives.ipynb #8deae650
 class DistillationObjective:
     "KD-MVS's student: learn the checked pseudo labels of a batch, as distributions or as plain depths. Callable as the engine wants it; raises `InputError` for a batch without labels"
     def __init__(self,
         kind:str="distillation", # "distillation" (distributions) or "hard_labels" (the mean as a depth)
         stage_weights:tuple[float, ...]=(), # of the stages, coarse to fine; none: 1 each
         variant:str|None=None, # of `distillation_loss`
-    ): self.kind, self.stage_weights, self.variant = kind, tuple(stage_weights) or (1., 1., 1.), variant
+    ): self.kind, self.stage_weights, self.variant = kind, tuple(stage_weights), variant
 
     def __call__(self, model, batch):
         if "label_mean" not in batch: raise InputError("has no pseudo labels", field="batch", fix="set data.labels to the folder of a round's labels")
         prediction = predict(model, batch)
+        weights = alike(self.stage_weights, prediction)
         mean, std, mask = (batch[f"label_{k}"] for k in ("mean", "std", "mask"))
         with torch.autocast(mean.device.type, enabled=False):
-            if self.kind == "hard_labels": return hard_label_loss(prediction, mean, mask, self.stage_weights)
-            return distillation_loss(prediction, mean, std, mask, self.stage_weights, self.variant)
+            if self.kind == "hard_labels": return hard_label_loss(prediction, mean, mask, weights)
+            return distillation_loss(prediction, mean, std, mask, weights, self.variant)
 
-# %% ../../nbs/3_training/objectives.ipynb #d3d6da69
+# %% ../../nbs/3_training/objectives.ipynb #6ea0df7e
+def photometric_weights(
+    terms:dict[str, float], # field -> value
+)->PhotometricWeights:
+    "KD-MVS's weights with changes; raises `InputError` for a term that doesn't exist"
+    try: return PhotometricWeights(**terms)
+    except TypeError: raise InputError(f"unknown term among {', '.join(terms)}", field="terms", fix=f"use {', '.join(vars(PhotometricWeights()))}") from None
+
+# %% ../../nbs/3_training/objectives.ipynb #8a7cce2d
 def make_objective(
     loss:str, # as in `Experiment.loss`
     stage_weights:tuple[float, ...]=(), # of the stages, coarse to fine
     variant:str|None=None, # "released": the self-supervised losses as KD-MVS's code has them
+    terms:dict[str, float]|None=None, # self-supervised: fields of `PhotometricWeights` that differ from KD-MVS's
+    perceptual:str|None=None, # self-supervised: file with VGG16's weights, for the term of that name
 ):
-    "The objective of a name: (model, batch) -> dict with the loss; raises `InputError` for a name that is none"
-    known = ("smooth_l1", "ohem", "interval_l1", "planes", "plane_entropy", "self_supervised", "distillation", "hard_labels")
+    "The objective of a name: (model, batch) -> dict with the loss; raises `InputError` for a name that is none, and for weights of VGG16 that count for nothing"
+    known = ("smooth_l1", "ohem", "interval_l1", "planes", "plane_entropy", "window_entropy", "self_supervised", "distillation", "hard_labels")
     if loss not in known: raise InputError(f"unknown '{loss}'", field="loss", fix=f"use one of {', '.join(known)}")
-    if loss == "self_supervised": return SelfSupervisedObjective(stage_weights, variant)
+    weights = photometric_weights(terms or {})
+    if perceptual and not (loss == "self_supervised" and weights.perceptual): raise InputError("weighs nothing", perceptual, "perceptual", "set terms.perceptual")
+    if loss == "self_supervised": return SelfSupervisedObjective(stage_weights, variant, weights=weights, perceptual=Perceptual(perceptual) if perceptual else None)
     if loss in ("distillation", "hard_labels"): return DistillationObjective(loss, stage_weights, variant)
     return DepthObjective(loss, stage_weights)
 

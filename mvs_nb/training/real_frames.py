@@ -58,23 +58,26 @@ def load_frame(
     depth = read_depth(frame)[None]
     return Views(read_image(frame.image)[None], frame.intrinsics[None], frame.extrinsics[None], depth, depth > 0, name=frame.name).resize(height, width)
 
-# %% ../../nbs/9_experiments/mvsnet_real_frames.ipynb #a7872036
+# %% ../../nbs/9_experiments/mvsnet_real_frames.ipynb #c82c6a5b
 def real_frame_samples(
     pack, # name of a sequence in `real_data()`, such as "hololens", or its folder
-    n_reference:int=20, # reference frames
+    n_reference:int=20, # reference frames of "last" and "first"
     n_views:int=5, # views a sample, reference first
     height:int=256, # rows of the images
     width:int=320, # columns of the images
     baseline:float=.15, # sources stand about this far from the reference, metres
     depth_range:tuple=(.5, 8.), # depth to search, metres: fixed, so that nothing is taken from the truth
-    part:str="last", # "last": these judge, with sources from the whole sequence; "first": these may be learned from, and nothing of a later frame is touched
+    part:str="last", # "last": these judge, with sources from the whole sequence; "first": these may be learned from, and nothing of a later frame is touched; "others" and "fourth": the same two roles for three of four frames of the whole walk, and for every fourth
 )->list[Views]: # depth and mask hold the truth
     "The samples of the protocol: later frames of the sequence, sources near the given baseline. Raises `InputError` where the sequence is missing or too short, or for an unknown part"
-    if part not in ("last", "first"): raise InputError(f"{part!r} is neither last nor first", field="part")
-    frames = pack_frames(pack) if part == "last" else pack_frames(pack)[:n_reference]
-    if len(frames) < max(n_views, n_reference): raise InputError(f"{len(frames)} posed frames are too few", pack)
+    if part not in ("last", "first", "others", "fourth"): raise InputError(f"{part!r} is none of last, first, others, fourth", field="part")
+    frames = pack_frames(pack)
+    if part == "first": frames = frames[:n_reference]
+    if part == "others": frames = [f for i, f in enumerate(frames) if i % 4 != 3]
+    if len(frames) < max(n_views, n_reference if part in ("last", "first") else 4): raise InputError(f"{len(frames)} posed frames are too few", pack)
+    references = dict(others=range(len(frames)), fourth=range(3, len(frames), 4)).get(part, range(len(frames) - n_reference, len(frames)))
     E, loaded, samples = torch.stack([f.extrinsics for f in frames]), {}, []
-    for reference in tqdm(range(len(frames)-n_reference, len(frames)), str(pack), delay=2):
+    for reference in tqdm(references, str(pack), delay=2):
         ids = [reference] + nearest_baseline(E, reference, n_views-1, baseline)
         for i in ids:
             if i not in loaded: loaded[i] = load_frame(frames[i], height, width)
