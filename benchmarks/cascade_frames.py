@@ -56,7 +56,7 @@ def main():
     parser.add_argument("--sizes", default="small,full")
     parser.add_argument("--adapt", default=None, help="weights to fine-tune on the frames")
     parser.add_argument("--splits", default="between,later", help="which frames are held back: every fourth, or the last 20")
-    parser.add_argument("--steps", type=int, default=200, help="of fine-tuning")
+    parser.add_argument("--steps", type=int, default=150, help="of fine-tuning")
     parser.add_argument("--lr", type=float, default=1e-4, help="of fine-tuning")
     parser.add_argument("--every", type=int, default=1, help="judge each so-many-th of the 20 frames only")
     parser.add_argument("--n-depths", type=int, default=96)
