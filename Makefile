@@ -88,8 +88,9 @@ pytest: $(STAMP)
 demo: $(STAMP)
 	@"$(BIN)/python" docs/tour.py nbs/00_tour.ipynb "$(RESULTS)"
 
+# docs/jupyter: dash, which Open3D brings, would make JupyterLab ask to be rebuilt
 lab: $(STAMP)
-	@"$(BIN)/jupyter" lab nbs/00_tour.ipynb
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/docs/jupyter" "$(BIN)/jupyter" lab nbs/00_tour.ipynb
 
 bench: $(STAMP)
 	@"$(BIN)/mvs_nb" bench

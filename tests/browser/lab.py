@@ -42,6 +42,7 @@ class Lab:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(value))
         env = dict(os.environ, JUPYTER_CONFIG_DIR=str(self.work/"config"), JUPYTER_RUNTIME_DIR=str(self.work/"runtime"),
+                   JUPYTER_CONFIG_PATH=str(ROOT/"docs"/"jupyter"),             # as `make lab`: dash, which Open3D brings, must not ask for a rebuild
                    PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
         env.pop("MVS_NB_STATIC", None)                                        # this check is about the live widgets
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port-retries=0", "--expose-app-in-browser",
