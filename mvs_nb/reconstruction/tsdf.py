@@ -154,7 +154,7 @@ def resize_to_map(
         raise InputError(f"size {tuple(image.shape[1:])} is no whole multiple of the depth's {(height, width)}", field="image")
     return F.avg_pool2d(image[None], 2*(ratio//2)+1, 1, ratio//2, count_include_pad=False)[0, :, ::ratio, ::ratio][:, :height, :width]
 
-# %% ../../nbs/8_reconstruction/tsdf.ipynb #cca515a5
+# %% ../../nbs/8_reconstruction/tsdf.ipynb #eb0c93f8
 @patch
 @torch.no_grad()
 def integrate(self:TSDFVolume,
@@ -164,9 +164,10 @@ def integrate(self:TSDFVolume,
     image:Tensor|None=None, # RGB in [0, 1], of the map's size or a whole multiple of it [3, H, W]
     mask:Tensor|None=None, # where depth counts, bool, or how much, float [h, w]
     chunk:int=4096, # blocks worked on at a time
+    room:bool=True, # make the blocks that this view needs; False: `make_room` has made them
 )->"TSDFVolume": # itself
     "Add one view. It says nothing about blocks that only later views will ask for: `fuse_tsdf`, which knows all views, makes room for all of them first. Raises `InputError` as `make_room` does"
-    self.make_room(depth, intrinsics, extrinsics, mask)
+    if room: self.make_room(depth, intrinsics, extrinsics, mask)
     if image is not None and (image.dim() != 3 or len(image) != 3): raise InputError(f"shape {tuple(image.shape)} is not (3, H, W)", field="image")
     device, (h, w) = self.values.device, depth.shape
     known, depth, K, E = known_pixels(depth, mask).to(device), depth.to(device).float(), intrinsics.to(device).float(), extrinsics.to(device).float()
@@ -202,7 +203,7 @@ def _add(self:TSDFVolume, part, q, share, picture, K, E):
     total = old[..., 3:] + near
     self.colors[part] = torch.cat([old[..., :3] + near/total.clamp(min=1e-12)*(rgb - old[..., :3]), total], -1)
 
-# %% ../../nbs/8_reconstruction/tsdf.ipynb #c9995cfe
+# %% ../../nbs/8_reconstruction/tsdf.ipynb #e12bec4c
 def fuse_tsdf(
     depths:Tensor, # z-depth, 0 or NaN = unknown [V, h, w] or a list of maps
     intrinsics:Tensor, # pixels of the maps [V, 3, 3]
@@ -222,7 +223,7 @@ def fuse_tsdf(
     part = lambda a, i: None if a is None else a[i]
     for i in range(len(depths)): volume.make_room(depths[i], intrinsics[i], extrinsics[i], part(masks, i)) # first of all, so that the order of the views does not matter
     for i in tqdm(range(len(depths)), "fusing", delay=2):
-        volume.integrate(depths[i], intrinsics[i], extrinsics[i], part(images, i), part(masks, i))
+        volume.integrate(depths[i], intrinsics[i], extrinsics[i], part(images, i), part(masks, i), room=False)
     return volume
 
 # %% ../../nbs/8_reconstruction/tsdf.ipynb #c12432f8
