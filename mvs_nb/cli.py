@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'Parser', 'options', 'depth', 'finished_depth', 'given_options', 'fuse', 'mesh', 'import_', 'data_make',
-           'override', 'train', 'evaluate', 'evaluate_cloud', 'measure_dtu', 'measure_cloud', 'list_experiments',
-           'bench', 'clean', 'command', 'add_depth', 'add_mesh', 'add_data', 'add_training', 'add_evaluation',
-           'add_tools', 'make_parser', 'parse', 'explain', 'main']
+           'make_shapes', 'override', 'train', 'evaluate', 'evaluate_cloud', 'measure_dtu', 'measure_cloud',
+           'list_experiments', 'bench', 'clean', 'command', 'add_depth', 'add_mesh', 'add_data', 'add_training',
+           'add_evaluation', 'add_tools', 'make_parser', 'parse', 'explain', 'main']
 
 # %% ../nbs/9_experiments/command_line.ipynb #349678b9
 import argparse
@@ -127,7 +127,7 @@ def import_(
     with naming(args.target): path = import_scene(args.kind, args.source, args.target, limits, args.n_depths, args.n_sources, args.scale, args.every)
     print(f"Scene in {path}")
 
-# %% ../nbs/9_experiments/command_line.ipynb #a2727438
+# %% ../nbs/9_experiments/command_line.ipynb #7e7441cc
 def data_make(
     args, # options of `mvs_nb data make`
 ):
@@ -137,12 +137,35 @@ def data_make(
     from mvs_nb.files import write_scene
     from mvs_nb.reconstruction.depth_maps import naming
     from mvs_nb.scene import make_views
-    target = Path(args.target)
+    if args.kind == "shapes": return make_shapes(args)
+    for name in ("categories", "size"):
+        if getattr(args, name) is not None: raise InputError("goes with --kind shapes only", field=f"--{name}")
+    target, n_views, sizes = Path(args.target), args.n_views or 5, (args.height or 256, args.width or 320)
     for k in tqdm(range(args.scenes), "scenes", delay=2):
         folder = target if args.scenes == 1 else target/f"{args.kind}-{args.seed+k:05d}"
         if folder.exists() and any(folder.iterdir()): raise InputError("is not empty", folder, fix="choose another folder, or remove it")
-        with naming(folder): write_scene(folder, make_views(args.kind, args.n_views, args.height, args.width, args.seed+k), n_depths=args.n_depths)
-    print(f"{args.scenes} scene{'s'*(args.scenes != 1)} of {args.n_views} views in {target}")
+        with naming(folder): write_scene(folder, make_views(args.kind, n_views, *sizes, args.seed+k), n_depths=args.n_depths or 64)
+    print(f"{args.scenes} scene{'s'*(args.scenes != 1)} of {n_views} views in {target}")
+
+# %% ../nbs/9_experiments/command_line.ipynb #6abc98f2
+def make_shapes(
+    args, # options of `mvs_nb data make`
+):
+    "Write procedural objects in the layout of LSM's ShapeNet, a tenth of each class for validation and a fifth for tests; raises `InputError` for options that mean nothing here and a folder that holds something else"
+    from mvs_nb.camera import InputError
+    from mvs_nb.data.shapenet import write_shapenet
+    from mvs_nb.data.shapes import CATEGORIES, random_shape
+    from mvs_nb.reconstruction.depth_maps import naming
+    for name in ("height", "width", "n_depths"):
+        if getattr(args, name) is not None: raise InputError("means nothing with --kind shapes", field="--" + name.replace("_", "-"), fix="pictures are square: give --size" if name != "n_depths" else None)
+    target, n, names = Path(args.target), args.scenes, args.categories.split(",") if args.categories else CATEGORIES
+    if n < 1: raise InputError(f"{n} objects of each class", field="--scenes", fix="give at least 1")
+    if target.exists() and any(target.iterdir()) and not (target/"renders").is_dir(): raise InputError("holds something else", target, fix="choose another folder")
+    test, val = -(-n//5)*(n > 2), -(-n//10)*(n > 1)
+    objects = [[random_shape(c, args.seed + k) for k in range(n)] for c in names]
+    parts = dict(train=slice(test + val, n), val=slice(test, test + val), test=slice(0, test))
+    with naming(target): write_shapenet(target, {name: [s for group in objects for s in group[part]] for name, part in parts.items()}, args.n_views or 20, args.size or 224, seed=args.seed)
+    print(f"{n*len(names)} objects of {len(names)} classes in {target}")
 
 # %% ../nbs/9_experiments/command_line.ipynb #57633005
 def override(
@@ -184,18 +207,25 @@ def train(
     result = experiments.train(experiment, *how)
     if result["rank"] == 0: print(f"{result['step']} steps in {result['seconds']:.0f} s of training; run in {result['folder']}")
 
-# %% ../nbs/9_experiments/command_line.ipynb #2efa5e7f
+# %% ../nbs/9_experiments/command_line.ipynb #7fa772c7
 def evaluate(
     args, # options of `mvs_nb evaluate`
 ):
-    "Depth metrics of trained weights on an experiment's data; raises `InputError` for a missing checkpoint"
+    "Metrics of trained weights, or of a method without any, on an experiment's data; raises `InputError` for a missing checkpoint"
     from mvs_nb.camera import InputError
+    from mvs_nb.reconstruction.depth_maps import naming
     from mvs_nb.training import experiments
-    if not Path(args.checkpoint).is_file(): raise InputError("no such file", args.checkpoint, fix="check --checkpoint")
+    from mvs_nb.training.lsm import format_classes
+    if (args.checkpoint is None) == (args.baseline is None): raise InputError("give one of the two", field="--checkpoint, --baseline")
+    if args.checkpoint and not Path(args.checkpoint).is_file(): raise InputError("no such file", args.checkpoint, fix="check --checkpoint")
     experiment = override(args.experiment, args.settings, args.seed)
-    result = experiments.evaluate(experiment, args.checkpoint, args.split, args.out, args.limit, args.accelerator, progress=sys.stderr.isatty())
-    width = max(map(len, result))
-    for name, value in result.items(): print(f"{name:<{width}}  {value:.4g}")
+    rows = experiments.evaluate_rows(experiment, args.checkpoint, args.split, args.limit, args.accelerator, progress=sys.stderr.isatty(), baseline=args.baseline)
+    if args.out:
+        with naming(args.out): experiments.write_table(args.out, experiment, args.baseline or args.checkpoint, args.split, rows)
+    found = experiments.summary(rows)
+    if "classes" in found: return print(format_classes(found["classes"] | dict(mean=found["mean"])))
+    width = max(map(len, found["mean"]))
+    for name, value in found["mean"].items(): print(f"{name:<{width}}  {value:.4g}")
 
 # %% ../nbs/9_experiments/command_line.ipynb #1f235219
 def evaluate_cloud(
@@ -354,7 +384,7 @@ def add_mesh(
         max_pixel_error=(None, "fixed, dynamic: there and back again, in pixels (default: 1)", dict(type=float)), max_depth_error=(None, "fixed: as a share of the depth (default: 0.01)", dict(type=float)),
         max_disparity_error=(None, "gipuma: in pixels (default: 0.13)", dict(type=float)), min_consistent=(None, "fixed, gipuma: sources that must agree (default: 3)", dict(type=int)))
 
-# %% ../nbs/9_experiments/command_line.ipynb #f0e63d3d
+# %% ../nbs/9_experiments/command_line.ipynb #e2a76a67
 def add_data(
     commands, # of `add_subparsers`
 ):
@@ -367,13 +397,15 @@ def add_data(
     options(p, near=(None, "nearest depth, in units of the source (default: from the data)", dict(type=float)), far=(None, "farthest depth", dict(type=float)),
         n_depths=(192, "planes named in the camera files"), n_sources=(10, "sources listed for each view"), scale=(1., "factor on all lengths"), every=(1, "keep each so-many-th frame"))
     data = commands.add_parser("data", help="make data: mvs_nb data make", description="make data")
-    p = command(data.add_subparsers(dest="what", metavar="make", required=True, parser_class=Parser), "make", data_make, "write procedural scenes with exact depth",
-        "mvs_nb data make scene --kind tabletop --n-views 7")
+    p = command(data.add_subparsers(dest="what", metavar="make", required=True, parser_class=Parser), "make", data_make, "write procedural scenes with exact depth, or objects with exact voxels",
+        "mvs_nb data make scene --kind tabletop --n-views 7\n  mvs_nb data make objects --kind shapes --scenes 10")
     p.add_argument("target", metavar="DST", help="folder of the scene; with --scenes above 1, of all of them")
-    options(p, kind=("room", "of scene: room, tabletop, heightfield, ..."), scenes=(1, "how many, with seeds counting up"), n_views=(5, "images of each scene"), height=(256, "rows"), width=(320, "columns"),
-        n_depths=(64, "planes named in the camera files"))
+    options(p, kind=("room", "of scene: room, tabletop, heightfield, ...; or shapes: objects in the layout of LSM's ShapeNet"), scenes=(1, "how many, with seeds counting up; shapes: of each class"),
+        n_views=(None, "images of each scene (default: 5; shapes: 20)", dict(type=int)), height=(None, "rows (default: 256)", dict(type=int)), width=(None, "columns (default: 320)", dict(type=int)),
+        n_depths=(None, "planes named in the camera files (default: 64)", dict(type=int)), size=(None, "shapes: rows and columns (default: 224)", dict(type=int)),
+        categories=(None, "shapes: classes, such as chair,table (default: all)"))
 
-# %% ../nbs/9_experiments/command_line.ipynb #0826a28c
+# %% ../nbs/9_experiments/command_line.ipynb #157e8ebf
 def add_training(
     commands, # of `add_subparsers`
 ):
@@ -384,10 +416,10 @@ def add_training(
     options(p, out=(None, "folder of the run (default: runs/EXPERIMENT)"), restart=(False, "start over instead of going on with the run in --out", dict(action="store_true")),
         max_minutes=(None, "stop with a checkpoint after so long", dict(type=float)), devices=(None, "GPUs of this machine (default: what torchrun says, or 1)", dict(type=int)),
         nodes=(None, "machines", dict(type=int)), accelerator=("auto", "where to compute", dict(choices=("auto", "cpu", "cuda"))), precision=("32-true", "of the computation", dict(choices=("32-true", "bf16-mixed"))))
-    p = command(commands, "evaluate", evaluate, "depth metrics of trained weights on an experiment's data", "mvs_nb evaluate mvsnet-tiny --checkpoint runs/first/best.pt", seed=None)
-    p.add_argument("experiment", metavar="EXPERIMENT", help="a name from mvs_nb experiments; its settings can be changed as in train")
-    p.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pt of a run, or .safetensors")
-    options(p, split=("test", "part of the data", dict(choices=("train", "val", "test"))), out=(None, "JSON file for the table, one row per image"), limit=(None, "at most so many images", dict(type=int)),
+    p = command(commands, "evaluate", evaluate, "metrics of trained weights on an experiment's data, for objects class by class", "mvs_nb evaluate mvsnet-tiny --checkpoint runs/first/best.pt", seed=None)
+    p.add_argument("experiment", metavar="EXPERIMENT", help="a name from mvs_nb experiments; its settings can be changed as in train, --thresholds 0.3 0.4 among them")
+    options(p, checkpoint=(None, "best.pt of a run, or .safetensors"), baseline=(None, "a method without training on the same data instead (VoxelLSM, DepthLSM)", dict(choices=("visual_hull", "plane_sweep"))),
+        split=("test", "part of the data", dict(choices=("train", "val", "test"))), out=(None, "JSON file for the table, one row per item"), limit=(None, "at most so many items", dict(type=int)),
         accelerator=("auto", "where to compute", dict(choices=("auto", "cpu", "cuda"))))
     command(commands, "experiments", list_experiments, "list the experiments and what each reproduces", "mvs_nb experiments")
 

@@ -6,7 +6,7 @@
 __all__ = ['Picture', 'show_images', 'show_depth', 'show_confidence', 'show_error', 'show_epipolar', 'show_cost_curve',
            'PointLayer', 'CameraLayer', 'VoxelLayer', 'MeshLayer', 'Canvas', 'show_scene', 'show_points',
            'show_cameras', 'show_voxels', 'show_mesh', 'Explorer', 'plane_sweep_explorer', 'cost_explorer',
-           'compare_depths']
+           'compare_depths', 'VoxelExplorer', 'voxel_explorer']
 
 # %% ../nbs/1_geometry/show.ipynb #572249fb
 import base64, html, io, math, os
@@ -486,35 +486,38 @@ def draw(self:CameraLayer, canvas, scale):
 # %% ../nbs/1_geometry/show.ipynb #df81e6a6
 _BOX = np.array([(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)])   # edges of a box whose corners are numbered in binary
 
-# %% ../nbs/1_geometry/show.ipynb #629fd076
+# %% ../nbs/1_geometry/show.ipynb #b25c3b12
 class VoxelLayer:
     "Occupied cells of a grid; raises `InputError` on wrong shapes"
     def __init__(self,
         occupancy, # [X,Y,Z] boolean or probability; or [1,X,Y,Z]
         bounds=None, # lowest and highest corner of the grid in the world [2,3]; None: one unit per cell, from the origin
         threshold:float=0.5, # cells above it are shown
-        color:str="#f28e2b", # colour name
+        color:str="#f28e2b", # colour name; or a colour map such as "plasma": cells coloured by their value, 0 to 1
     ):
         a = _array(occupancy, "occupancy", 3, 4)
         if a.ndim == 4 and len(a) > 1: raise InputError(f"shape {a.shape} is not (X, Y, Z)", field="occupancy", fix="show one item")
-        self.filled = a.reshape(a.shape[-3:]) > threshold
+        a = a.reshape(a.shape[-3:])
+        self.filled = a > threshold
+        self.palette = np.float32(colormaps[color](np.linspace(0, 1, 64))[:, :3] if color in colormaps else [to_rgb(color)])
+        self.level = np.clip(np.nan_to_num(a.astype(np.float32))*len(self.palette), 0, len(self.palette)-1).astype(np.uint8)
         self.bounds = np.array([(0, 0, 0), self.filled.shape], np.float32) if bounds is None else _array(bounds, "bounds", 2).astype(np.float32)
         if self.bounds.shape != (2, 3) or (self.bounds[0] >= self.bounds[1]).any(): raise InputError("is not a lowest and a highest corner (2, 3)", field="bounds")
-        self.rgb = np.float32(to_rgb(color))
+    def cells(self): return (self.filled*(self.level+1)).transpose(2, 1, 0).astype(np.uint8)   # as k3d wants them: [z, y, x], number of the colour, 0 is empty
     def extent(self): return self.bounds[[[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], [0, 1, 2]]
     def live(self, scale):
-        return [k3d.voxels(self.filled.transpose(2, 1, 0).astype(np.uint8), color_map=[int(_hex(self.rgb))], bounds=self.bounds.T.ravel(), outlines=True),
+        return [k3d.voxels(self.cells(), color_map=_hex(self.palette).tolist(), bounds=self.bounds.T.ravel(), outlines=True),
                 k3d.lines(self.extent(), _BOX.astype(np.uint32), indices_type="segment", shader="mesh", width=0.001*scale, color=0xa0a0a0)]
     def draw(self, canvas, scale):
-        quads, odd = self.faces()
-        canvas.triangles(np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]), self.rgb*np.where(np.tile(odd, 2), 0.92, 1)[:, None])
+        quads, odd, rgb = self.faces()
+        canvas.triangles(np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]), np.tile(rgb*np.where(odd, 0.92, 1)[:, None], (2, 1)))
         canvas.lines(*self.extent()[_BOX.T], np.full((12, 3), 0.63))
 
-# %% ../nbs/1_geometry/show.ipynb #0959f2d5
+# %% ../nbs/1_geometry/show.ipynb #1772a5c5
 @patch
 def faces(self:VoxelLayer):
-    "Corners [M, 4, 3] of the squares between a filled and an empty cell, and whether the cell is an odd one, as on a chess board"
-    padded, squares, odd, cell = np.pad(self.filled, 1), [], [], (self.bounds[1]-self.bounds[0])/self.filled.shape
+    "Corners [M, 4, 3] of the squares between a filled and an empty cell, whether the cell is an odd one, as on a chess board, and its colour [M, 3]"
+    padded, squares, odd, level, cell = np.pad(self.filled, 1), [], [], [], (self.bounds[1]-self.bounds[0])/self.filled.shape
     for axis in range(3):
         u, v = np.eye(3)[(axis+1) % 3], np.eye(3)[(axis+2) % 3]
         for step in (0, 1):
@@ -522,7 +525,8 @@ def faces(self:VoxelLayer):
             base = cells+step*np.eye(3)[axis]
             squares.append(np.stack([base, base+u, base+u+v, base+v], 1))
             odd.append(cells.sum(1) % 2 == 1)
-    return np.concatenate(squares)*cell+self.bounds[0], np.concatenate(odd)
+            level.append(self.level[tuple(cells.T)])
+    return np.concatenate(squares)*cell+self.bounds[0], np.concatenate(odd), self.palette[np.concatenate(level)]
 
 # %% ../nbs/1_geometry/show.ipynb #33ad1daa
 class MeshLayer:
@@ -659,7 +663,7 @@ def _viewpoint(layers, view, up, zoom, scale, fov=60.):
         target = target+distance*(middle[0]*frame[0]+middle[1]*frame[1])
     return target+direction*distance/zoom, target, up
 
-# %% ../nbs/1_geometry/show.ipynb #949a62c9
+# %% ../nbs/1_geometry/show.ipynb #324e3e20
 def show_scene(
     *layers, # `PointLayer`, `CameraLayer`, `VoxelLayer`, `MeshLayer`: what to overlay
     title:str="", # the finding
@@ -672,14 +676,17 @@ def show_scene(
     if not layers or any(not hasattr(o, "extent") for o in layers): raise InputError("needs layers such as PointLayer(points)", field="show_scene")
     extent = np.ptp(_points(layers), axis=0)
     scale = (float(np.linalg.norm(extent)) or 1.)*(2 if all(isinstance(o, CameraLayer) for o in layers) else 1)
-    eye, target, up = _viewpoint(layers, view, up, zoom, scale)
-    def plot():
-        out = k3d.plot(height=height, camera_auto_fit=False, grid_visible=False, menu_visibility=False, axes_helper=0, camera_fov=60.)
-        for layer in layers:
-            for item in layer.live(scale): out += item
-        out.camera = [*eye.tolist(), *target.tolist(), *up.tolist()]
-        return out
-    return Picture(_static(layers, (eye, target, up), scale, title, extent), plot, title or "3D view").display()
+    viewpoint = _viewpoint(layers, view, up, zoom, scale)
+    return Picture(_static(layers, viewpoint, scale, title, extent), lambda: _live(layers, viewpoint, scale, height), title or "3D view").display()
+
+# %% ../nbs/1_geometry/show.ipynb #0554971f
+def _live(layers, viewpoint, scale, height):
+    "The live view of layers, seen from where the static twin is drawn"
+    out = k3d.plot(height=height, camera_auto_fit=False, grid_visible=False, menu_visibility=False, axes_helper=0, camera_fov=60.)
+    for layer in layers:
+        for item in layer.live(scale): out += item
+    out.camera = [o for vector in viewpoint for o in vector.tolist()]
+    return out
 
 # %% ../nbs/1_geometry/show.ipynb #a664c041
 def _static(layers, viewpoint, scale, title, extent):
@@ -946,3 +953,90 @@ def compare_depths(
         shown.set_data(np.ma.where(np.arange(width) < wipe, first, second))
         line.set_xdata([wipe-0.5]*2)
     return Explorer(figure, update, dict(wipe=_slider("wipe", 0, width, width//2)), name="two depth maps").display()
+
+# %% ../nbs/1_geometry/show.ipynb #46dc9db2
+class VoxelExplorer(Picture):
+    "Probable cells above a threshold: `.threshold` and `.views` are sliders, `.cells` the live k3d voxels; made by `voxel_explorer`"
+    def __init__(self,
+        probability, # [T,X,Y,Z]
+        truth, # True where filled [X,Y,Z], or None
+        bounds, # lowest and highest corner in the world [2,3], or None
+        threshold:float, # cells above it are shown
+        names:list, # T names
+        title:str, # the finding
+        view:tuple, # azimuth and elevation in degrees
+        zoom:float, # more than 1 moves closer
+        height:int, # of the live view in pixels
+    ):
+        self.probability, self.truth, self.bounds, self.names, self.view, self.zoom, self.height = probability, truth, bounds, names, view, zoom, height
+        self.threshold = W.FloatSlider(value=threshold, min=0, max=1, step=0.01, description="threshold", readout_format=".2f", layout=W.Layout(width="420px"))
+        self.views = W.IntSlider(value=len(names), min=1, max=len(names), description="answer", layout=W.Layout(width="420px"))
+        self.label = W.Label()
+        super().__init__(self.draw(title), self.make, title or "voxels")
+        for slider in (self.threshold, self.views): slider.observe(self.redraw, "value")
+    def layer(self, t): return VoxelLayer(self.probability[t], self.bounds, self.threshold.value, "plasma")
+    def words(self, t):
+        "What is shown: name, number of cells, and intersection over union with the truth"
+        filled = self.probability[t] > self.threshold.value
+        union = 0 if self.truth is None else (filled | self.truth).sum()
+        return f"{self.names[t]}: {filled.sum()} cells" + (f", IoU {(filled & self.truth).sum()/union:.2f}" if union else "")
+    @property
+    def cells(self): return self.plot.objects[0]
+    @cached_property
+    def widget(self): return W.VBox([W.HTML(f"<b>{html.escape(self.name)}</b>"), self.threshold, *([self.views] if len(self.names) > 1 else []), self.label, self.plot])
+    def redraw(self, change=None):
+        t = self.views.value-1
+        self.cells.voxels, self.label.value = self.layer(t).cells(), self.words(t)
+
+# %% ../nbs/1_geometry/show.ipynb #d1f257cc
+@patch
+def make(self:VoxelExplorer):
+    "The live view: the answer, and the truth to the right of it"
+    t = self.views.value-1
+    layers = [self.layer(t)]
+    if self.truth is not None:
+        eye, target, up = _viewpoint(layers, self.view, None, 1., 1.)
+        right, (low, high) = np.cross(target-eye, up), layers[0].bounds
+        layers.append(VoxelLayer(self.truth, layers[0].bounds+1.45*(high-low).max()*right/np.linalg.norm(right), 0.5, "#a0a0a0"))
+    self.label.value, scale = self.words(t), float(np.linalg.norm(np.ptp(_points(layers), axis=0)))
+    return _live(layers, _viewpoint(layers, self.view, None, self.zoom, scale), scale, self.height)
+
+# %% ../nbs/1_geometry/show.ipynb #0d1a33bd
+@patch
+def draw(self:VoxelExplorer, title):
+    "The static twin: all answers and the truth in a row"
+    shown = [(self.words(t).replace(": ", "\n"), self.layer(t)) for t in range(len(self.names))]
+    if self.truth is not None: shown.append((f"truth\n{self.truth.sum()} cells", VoxelLayer(self.truth, self.bounds, 0.5, "#a0a0a0")))
+    figure, axes = _figure(len(shown), 0.8)
+    for ax, (name, layer) in zip(axes, shown):
+        scale = float(np.linalg.norm(layer.bounds[1]-layer.bounds[0]))
+        canvas = Canvas(*_viewpoint([layer], self.view, None, self.zoom, scale), width=320, height=240)
+        layer.draw(canvas, scale)
+        ax.imshow(canvas.finish())
+        ax.set_axis_off()
+        ax.set_title(name, fontsize=9)
+    if title: figure.suptitle(f"{title} (threshold {self.threshold.value:g})", fontsize=10)
+    return figure
+
+# %% ../nbs/1_geometry/show.ipynb #208ec27c
+def voxel_explorer(
+    probability, # of each cell being filled [X,Y,Z], or one answer for each number of images [T,X,Y,Z]
+    truth=None, # True where filled [X,Y,Z]
+    bounds=None, # lowest and highest corner in the world [2,3]
+    threshold:float=0.4, # cells above it are shown, at first
+    names=None, # T names of the answers; None: 1 view, 2 views, ...
+    title:str="", # the finding
+    view:tuple=(35., 25.), # azimuth and elevation in degrees
+    zoom:float=1., # more than 1 moves closer
+    height:int=400, # of the live view in pixels
+)->VoxelExplorer:
+    "Cells above a threshold that a slider moves, in 3D beside the truth; raises `InputError` on wrong shapes or a threshold outside [0, 1]"
+    p = _array(probability, "probability", 3, 4).astype(np.float32)
+    p = p[None] if p.ndim == 3 else p
+    if truth is not None:
+        truth = _array(truth, "truth", 3) > 0
+        if truth.shape != p.shape[1:]: raise InputError(f"shape {truth.shape} differs from the probability's {p.shape[1:]}", field="truth")
+    if not 0 <= threshold <= 1: raise InputError(f"{threshold} is not between 0 and 1", field="threshold")
+    names = [f"{t+1} view{'s'*(t > 0)}" for t in range(len(p))] if names is None else [str(o) for o in names]
+    if len(names) != len(p): raise InputError(f"{len(names)} names for {len(p)} answers", field="names")
+    return VoxelExplorer(p, truth, bounds, float(threshold), names, title, view, zoom, height).display()

@@ -331,6 +331,20 @@ def trained(tmp_path_factory):
     return folder
 
 
+def test_objects_are_made_learned_and_judged_by_class(run, tmp_path):
+    made, out = tmp_path/"objects", tmp_path/"run"
+    status, said, err = run("data", "make", made, "--kind", "shapes", "--scenes", 3, "--categories", "chair,mug", "--n-views", 3, "--size", 32)
+    assert (status, err) == (0, "") and "6 objects of 2 classes" in said and len(list((made/"renders").glob("*/*/render_0.png"))) == 6
+    words = ["--data.folder", made, "--data.n-views", 2, "--data.valid-views", 2, "--data.height", 32, "--model-options.width", 4, "--fit.workers", 0, "--accelerator", "cpu"]
+    assert run("train", "vlsm-shapenet", "--out", out, *words, "--fit.steps", 1, "--fit.batch-size", 1, "--fit.no-tensorboard", "--fit.no-progress")[0] == 0
+    status, said, err = run("evaluate", "vlsm-shapenet", "--checkpoint", out/"last.pt", *words, "--thresholds", .3, .4, "--out", tmp_path/"table.json")
+    assert (status, err) == (0, "") and [line.split()[:2] for line in said.splitlines()[1:]] == [["chair", "1"], ["mug", "1"], ["mean", "2"]] and "2 views > 0.3" in said
+    table = json.loads((tmp_path/"table.json").read_text())
+    assert table["mean"]["iou_2_at_0.4"] == pytest.approx(np.mean([c["iou_2_at_0.4"] for c in table["classes"].values()])) and len(table["images"]) == 2
+    status, said, err = run("evaluate", "vlsm-shapenet", "--baseline", "visual_hull", *words)
+    assert (status, err) == (0, "") and "2 views > 0.75" in said and float(said.splitlines()[-1].split()[-1].rstrip("%")) > 10
+
+
 def test_a_run_is_evaluated_and_used(run, trained, scene, tmp_path):
     best = next(p for p in (trained/"best.pt", trained/"last.pt") if p.is_file())
     config = json.loads((trained/"config.json").read_text())
@@ -472,6 +486,11 @@ def bad_commands(scene, result, tmp_path):
         "bad setting": (["train", "mvsnet-tiny", "--fit.steps", "many", *out], "--fit.steps"),
         "data that is not there": (["train", "mvsnet-dtu", "--data.folder", tmp_path/"nowhere", *out], "nowhere"),
         "evaluate without weights": (["evaluate", "mvsnet-tiny", "--checkpoint", tmp_path/"none.pt"], "none.pt"),
+        "evaluate nothing": (["evaluate", "mvsnet-tiny"], "--checkpoint"),
+        "a baseline of something else": (["evaluate", "mvsnet-tiny", "--baseline", "visual_hull"], "visual_hull"),
+        "pictures that are not square": (["data", "make", tmp_path/"out", "--kind", "shapes", "--height", 32], "--size"),
+        "classes of a scene": (["data", "make", tmp_path/"out", "--categories", "chair"], "--categories"),
+        "unknown class": (["data", "make", tmp_path/"out", "--kind", "shapes", "--categories", "castle"], "castle"),
         "no benchmarks": (["bench", "--folder", tmp_path/"empty"], "checkout"),
         "clean nothing": (["clean", tmp_path/"nowhere"], "nowhere"),
         "no command": ([], "COMMAND"),

@@ -18,9 +18,9 @@ NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if not any(part[0] in "._" fo
 FLOORS = [
     {"camera", "scene", "textures", "files"},
     {"warping"},
-    {"hypotheses", "kernels", "cost_volume", "normalization", "features", "regularization", "regression"},
+    {"hypotheses", "kernels", "cost_volume", "normalization", "features", "regularization", "regression", "volumetric", "video.convlstm"},
     {"models", "reconstruction.mesh", "reconstruction.tsdf"},
-    {"losses", "selfsup", "reconstruction.fusion"},
+    {"losses", "selfsup", "video", "reconstruction.fusion"},
     {"metrics", "data", "training"},
     {"reconstruction"},
     {"cli", "housekeeping"},
