@@ -6,6 +6,7 @@ Needs Chromium (apt-get install chromium, or MVS_NB_CHROMIUM=/path) and playwrig
 temporary folder, or in the folder MVS_NB_BROWSER_SHOTS.
 """
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -68,6 +69,30 @@ def test_notebook(path, lab, chromium, shots):
         notebook.page.screenshot(path=shots/"page.png")
     finally: notebook.close()
     assert path.read_bytes() == source, "the check has rewritten the notebook"
+
+
+def test_threshold_slider(lab, chromium, shots):
+    "Learnt Stereo Machines: a lower threshold draws more voxels, a higher one fewer, in numbers and in pixels"
+    notebook = Notebook(lab, chromium, ROOT/"nbs"/"6_volumetric"/"lsm.ipynb")
+    try:
+        assert not (errors := notebook.run()), errors
+        notebook.settle(".k3d-target:has(canvas)", 2)
+        label = notebook.page.locator(".widget-label", has_text=re.compile(r"\d+ cells")).first
+        output = label.locator("xpath=ancestor::div[contains(@class, 'jp-OutputArea-output')][1]")
+        view, handle = output.locator(".k3d-target:has(canvas)").first, output.locator(".noUi-handle").first
+        seen = []
+        for name, key, steps in (("start", "ArrowLeft", 0), ("lower", "ArrowLeft", 25), ("higher", "ArrowRight", 45)):
+            handle.focus()
+            for _ in range(steps): notebook.page.keyboard.press(key)
+            notebook.page.wait_for_timeout(2000)
+            png = notebook.still(view)
+            (shots/f"{name}.png").write_bytes(png)
+            seen.append((int(re.search(r"(\d+) cells", label.inner_text())[1]), png))
+        (n, start), (more, lower), (fewer, higher) = seen
+        assert fewer < n < more, f"{n} voxels, {more} at a lower threshold, {fewer} at a higher one"
+        assert change(start, lower) > 0.003 and change(lower, higher) > 0.003, "the number of voxels changed, the picture did not"
+        assert foreground(pixels(lower)).sum() > foreground(pixels(higher)).sum()
+    finally: notebook.close()
 
 
 @pytest.fixture(scope="session")
