@@ -61,7 +61,7 @@ def test_killed_mesh_rounds_end_the_same(tmp_path):
     for run in ("teacher", "round1/student"):
         a, b = (load_checkpoint(f/run/"last.pt") for f in (whole, broken))
         torch.testing.assert_close(a["model"], b["model"], rtol=0, atol=0)
-    made = sorted(f.name for f in labels.glob("*.safetensors"))
+    made = sorted(f.name for f in labels.glob("[!.]*.safetensors"))              # a killed writer leaves its temporary name behind
     assert len(made) == 18
     for f in made: torch.testing.assert_close(load_file(labels/f), load_file(whole/"round1"/"labels"/f), rtol=0, atol=0)
     assert any(load_file(labels/f)["mask"].any() for f in made)

@@ -57,7 +57,8 @@ def test_notebook(path, lab, chromium, shots):
                 (shots/f"cell_{cell}_view_{i}.png").write_bytes(view)
                 share = foreground(pixels(view)).mean()
                 assert share > 0.01, f"cell {cell}: the 3D view is blank ({share:.4f} of it is drawn)"
-            if len(views) == len(twins):                                      # a 3D cell: the static twin shows the same thing from the same place
+            moved = notebook.cell(cell).locator(".widget-slider").count()      # then the static twin is a strip of several states
+            if len(views) == len(twins) and not moved:                        # a plain 3D cell: the static twin shows the same thing from the same place
                 for i, (view, twin) in enumerate(zip(views, twins)):
                     (shots/f"cell_{cell}_twin_{i}.png").write_bytes(twin)
                     assert (same := overlap(view, twin)) > 0.5, f"cell {cell}: live view and static picture overlap by {same:.2f} only"
