@@ -22,7 +22,7 @@ FLOORS = [
     {"models", "reconstruction.mesh", "reconstruction.tsdf"},
     {"losses", "selfsup", "video", "reconstruction.fusion"},
     {"metrics", "data", "training"},
-    {"reconstruction"},
+    {"reconstruction", "video.online"},
     {"cli", "housekeeping"},
 ]
 SHOWS = {"cli", "training"}  # who may import `show`, which itself imports camera only
@@ -35,7 +35,7 @@ def name_of(path):
 
 def floor_of(module):
     "Number of the floor, or None for a module nobody has given one"
-    return next((i for i, names in enumerate(FLOORS) if module in names or module.split(".")[0] in names), None)
+    return next((i for key in (module, module.split(".")[0]) for i, names in enumerate(FLOORS) if key in names), None)
 
 
 def imports(source, module, package=False):

@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'distort', 'undistort', 'register_depth', 'read_depth', 'ang
            'scores_from_points', 'sample_points', 'scores_from_samples', 'rank_sources', 'robust_range', 'focus_range',
            'survey', 'thin', 'write_frame', 'import_scene']
 
-# %% ../../nbs/3_training/importers.ipynb #99255abf
+# %% ../../nbs/3_training/importers.ipynb #69f63b61
 import math, shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 from ..camera import InputError, camera_center, pixel_grid, project, unproject
-from .captures import Capture, Frame, read_colmap, read_rgbd, read_scannet, read_seven_scenes, read_transforms, read_tum
+from .captures import Capture, Frame, read_colmap, read_icl_nuim, read_rgbd, read_rgbd_scenes, read_scannet, read_seven_scenes, read_transforms, read_tum
 from ..files import CameraFile, atomic_path, read_depth_png, read_image, write_cam, write_image, write_pair, write_pfm
 
 # %% ../../nbs/3_training/importers.ipynb #40878788
@@ -202,9 +202,9 @@ def survey(
         samples = [sample_points(f, depth_range=depth_range) for f in frames]
     return depth_range, scores_from_samples(frames, samples)
 
-# %% ../../nbs/3_training/importers.ipynb #c3193d25
-KINDS = dict(colmap=read_colmap, rgbd=read_rgbd, scannet=read_scannet, sevenscenes=read_seven_scenes, transforms=read_transforms, tum=read_tum)
-_ALIASES = {"transforms.json": "transforms", "7-scenes": "sevenscenes", "7scenes": "sevenscenes", "rgb-d": "rgbd"}   # as people write them
+# %% ../../nbs/3_training/importers.ipynb #42493891
+KINDS = dict(colmap=read_colmap, iclnuim=read_icl_nuim, rgbd=read_rgbd, rgbdscenes=read_rgbd_scenes, scannet=read_scannet, sevenscenes=read_seven_scenes, transforms=read_transforms, tum=read_tum)
+_ALIASES = {"transforms.json": "transforms", "7-scenes": "sevenscenes", "7scenes": "sevenscenes", "rgb-d": "rgbd", "icl-nuim": "iclnuim", "rgbd-scenes": "rgbdscenes", "rgb-d-scenes": "rgbdscenes"}   # as people write them
 
 # %% ../../nbs/3_training/importers.ipynb #1a7e5f4b
 def thin(

@@ -168,7 +168,7 @@ def match(self:PairNet,
     return correlation_volume(reference, measurement, K[:, 0], extrinsics[:, 0], K[:, 1:], extrinsics[:, 1:], self.hypotheses(reference),
         implementation=self.implementation, variant=self.variant).squeeze(1)
 
-# %% ../../nbs/7_video/pairnet.ipynb #1c250501
+# %% ../../nbs/7_video/pairnet.ipynb #9c32bb5f
 @patch
 def decode(self:PairNet,
     image:Tensor, # normalised [B, 3, H, W]
@@ -178,7 +178,7 @@ def decode(self:PairNet,
 )->DepthPrediction: # depth and confidence [B, H, W], probability [B, D, H/2, W/2]; stages at 1/16, 1/8, 1/4, 1/2 and 1
     "Five maps between 0 and 1, read as inverse depths, and how far they moved from scale to scale"
     planes, stages, moved, coarser = self.hypotheses(volume)[..., None, None], (), None, None
-    probability = F.softmax(volume.detach(), 1)
+    probability = F.softmax(volume.to(planes.dtype)*self.hyper, 1)     # the volume holds means over the channels
     for x in self.decoder(image, skips, bottom):
         depth = 1/(x*(1/self.near - 1/self.far) + 1/self.far)
         with torch.no_grad():
@@ -203,17 +203,18 @@ def predict(self:PairNet,
     skips, bottom = self.encoder(features, volume.flip(1))          # the published encoder knows the farthest plane as the first
     return self.decode(image, skips, bottom, volume)
 
-# %% ../../nbs/7_video/pairnet.ipynb #8c54e6a9
+# %% ../../nbs/7_video/pairnet.ipynb #1adee4b3
 @patch
 def forward(self:PairNet,
     images:Tensor, # RGB in [0, 1], view 0 is the reference [B, V, 3, H, W]; H and W multiples of 32
-    intrinsics:Tensor, # of these images, pixels [B, V, 3, 3]
-    extrinsics:Tensor, # world-to-camera, metres [B, V, 4, 4]
+    intrinsics:Tensor|None=None, # of these images, pixels [B, V, 3, 3]; None: only the features are asked for
+    extrinsics:Tensor|None=None, # world-to-camera, metres [B, V, 4, 4]
+    maps:tuple|None=None, # features of these images from an earlier call; None: compute them
     **options, # of `predict`
-)->DepthPrediction: # see `decode`
+)->DepthPrediction|tuple: # see `decode`; without cameras the four maps of `features`, each [B, V, hyper, h, w]
     "Depth of the reference; raises `InputError` for sizes that do not fit"
-    if images.ndim == 5: check_inputs(images, intrinsics, extrinsics, self.hypotheses(images), plane_multiple=1)
-    else: raise InputError(f"shape {tuple(images.shape)} is not (B, V, 3, H, W)", field="images")
-    B, V = images.shape[:2]
-    maps = [o.unflatten(0, (B, V)) for o in self.features(images.flatten(0, 1))]
+    if images.ndim != 5: raise InputError(f"shape {tuple(images.shape)} is not (B, V, 3, H, W)", field="images")
+    if intrinsics is not None: check_inputs(images, intrinsics, extrinsics, self.hypotheses(images), plane_multiple=1)
+    if maps is None: maps = tuple(o.unflatten(0, images.shape[:2]) for o in self.features(images.flatten(0, 1)))
+    if intrinsics is None: return maps
     return self.predict(images[:, 0], tuple(o[:, 0] for o in maps), maps[0][:, 1:], intrinsics, extrinsics, **options)
