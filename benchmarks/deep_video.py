@@ -144,7 +144,7 @@ def main():
     parser.add_argument("--parts", default="films,real,endless,mesh", help="comma-separated; parts that are not measured again are kept")
     for name in NETWORKS: parser.add_argument(f"--{name}", default=None, help="a run's best.pt or a .safetensors file; none: the shipped weights")
     parser.add_argument("--films", type=int, default=42, help="held-out films")
-    parser.add_argument("--frames", type=int, default=2000, help="of the endless stream")
+    parser.add_argument("--frames", type=int, default=2000, help="of the endless stream of the fusion network; the pair network gets a fifth")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--cache", default=None, help="folder of rendered films; none: the experiments' own")
     a = parser.parse_args()
@@ -153,7 +153,7 @@ def main():
     jobs = []
     if "films" in parts: jobs += [(("films",), films, (weights, a.threads, a.films, a.cache))]
     if "real" in parts: jobs += [(("real", sequence, name), real, (sequence, name, weights, a.threads)) for sequence in ("hololens", "redkitchen") for name in METHODS]
-    if "endless" in parts: jobs += [(("frames_per_second", name), endless, (name, weights, a.threads, a.frames)) for name in NETWORKS]
+    if "endless" in parts: jobs += [(("frames_per_second", name), endless, (name, weights, a.threads, n)) for name, n in (("fusionnet", a.frames), ("pairnet", a.frames//5))]
     if "mesh" in parts: jobs += [(("mesh", "fusionnet"), surfaces, ("fusionnet", weights, a.threads))]
     path = data_folder()/"measured"/"deep_video.json"
     settings = dict(height=SIZE[0], width=SIZE[1], n_measurement=N_MEASUREMENT, threads=a.threads, films=a.films)

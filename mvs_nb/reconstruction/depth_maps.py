@@ -239,8 +239,8 @@ def write_view(
     with naming(to["preview"]): write_image(to["preview"], preview(depth, *scene.depth_range(i)))
     with naming(to["depth"]): write_pfm(to["depth"], depth)
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #aebbab08
-SIGNS = dict(transforms=["transforms.json"], rgbd=["poses.txt"], sevenscenes=["frame-*.pose.txt"], tum=["rgb.txt"], scannet=["pose"],
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #41a7cda9
+SIGNS = dict(transforms=["transforms.json"], rgbd=["poses.txt"], sevenscenes=["frame-*.pose.txt"], tum=["rgb.txt"], scannet=["pose"], iclnuim=["*traj*.txt"], rgbdscenes=["*-color.png"],
              colmap=["sparse", "cameras.bin", "cameras.txt"], mvsnet=["cams", "pair.txt", "images"])
 
 # %% ../../nbs/8_reconstruction/depth_maps.ipynb #9dac131d
