@@ -55,17 +55,17 @@ $(VENV)/bin/python:
 $(STAMP): settings.ini setup.py constraints.txt | $(VENV)/bin/python
 	@"$(BIN)/python" -c '$(OLD_ENOUGH)' || { echo "make: the active environment $(VENV) has a Python older than 3.10; deactivate it" >&2; exit 1; }
 	@echo "Installing mvs_nb and what it needs into $(VENV) (a few minutes, once) ..."
-	@"$(BIN)/python" -m pip install --quiet -e ".[dev]" -c constraints.txt
+	@"$(BIN)/python" -m pip install --quiet -e ".[dev,sfm]" -c constraints.txt
 	@printf '%s' "$(CURDIR)" > "$(STAMP)"
 
 $(DOCS_STAMP): settings.ini setup.py constraints.txt | $(STAMP)
 	@echo "Installing the documentation tools into $(VENV) (once) ..."
-	@"$(BIN)/python" -m pip install --quiet -e ".[dev,docs]" -c constraints.txt
+	@"$(BIN)/python" -m pip install --quiet -e ".[dev,sfm,docs]" -c constraints.txt
 	@touch "$(DOCS_STAMP)"
 
 $(POISSON_STAMP): settings.ini setup.py constraints.txt | $(STAMP)
 	@echo "Installing Open3D into $(VENV) (once) ..."
-	@"$(BIN)/python" -m pip install --quiet -e ".[dev,poisson]" -c constraints.txt
+	@"$(BIN)/python" -m pip install --quiet -e ".[dev,sfm,poisson]" -c constraints.txt
 	@touch "$(POISSON_STAMP)"
 
 install: $(STAMP)
