@@ -1,36 +1,54 @@
-"""Cost volumes: the fused plane sweep against plain forms, as ratios measured in the same run.
+"""The fused plane sweep and unprojection against plain forms, as ratios measured in the same run.
 
-    python benchmarks/plane_sweep.py [--short]
+    python benchmarks/plane_sweep.py            # ten minutes on two quiet cores; writes data/measured/performance_sweep.json
+    python benchmarks/plane_sweep.py --short    # small inputs, correctness only, half a minute
+    python benchmarks/plane_sweep.py --device cuda    # writes data/measured/performance_sweep_cuda.json; milliseconds are added
 
-Features 32x128x160, three views, 48 planes (a 512x640 image at quarter size). Each row times both forms alternately, in CPU seconds of this process
-on the number of threads torch uses, and gives the median ratio. `plain` is the form published networks use: one warped volume per source, then
-sums and sums of squares; `reference` is the readable implementation of the library. `kept` is what autograd holds between forward and backward.
-"""
-import argparse, statistics, time
+`plain` is written the way published networks are: one warped volume per source by `grid_sample`, sums and sums of squares, autograd; DeepVideoMVS goes plane by
+plane. Each row is the median over repeats of plain time divided by fused time, both measured alternately. `kept` is what autograd holds between forward and
+backward, in MiB. `peak` is the memory of forward and backward above the inputs, in output volumes, measured in a process of its own."""
+import argparse, json, platform, statistics, subprocess, sys, time
+from datetime import date
 import torch
+import torch.nn.functional as F
 from mvs_nb.camera import intrinsics_from_fov, look_at
+from mvs_nb.files import atomic_path, data_folder
 from mvs_nb.hypotheses import inverse_hypotheses
 from mvs_nb.kernels.plane_sweep import sweep
+from mvs_nb.volumetric.unprojection import Grid, unproject_features
 from mvs_nb.warping import sample_pixels, sweep_map, sweep_pixels
 
+# name, arguments of `problem` and `sweep`, (target, stretch) for forward and for forward + backward
+SWEEPS = [
+    *((f"variance, V={V}, D={D}", dict(views=V, planes=D), dict(reduce="variance"), (8, 20), (7, 25)) for V in (3, 5) for D in (96, 192)),
+    ("variance per pixel, 16x256x320, D=32", dict(channels=16, height=256, width=320, planes=32, per_pixel=True), dict(reduce="variance"), (8, 16), (7, 19)),
+    *((f"correlation, {S} source{'s'*(S > 1)}, D=64", dict(views=S+1, planes=64), dict(reduce="dot"), (10, 20), (10, 20)) for S in (1, 2, 4)),
+    ("8 groups, V=3, D=96", dict(planes=96), dict(reduce="group", groups=8), (10, 30), (8, 25)),
+]
+LIFTS = [("unprojection, 4 views x 2, 32 channels, 32^3", dict(size=32), (1.5, 2), (1.3, 1.8))]
+DEVICE = "cpu" # set by --device
+SMALL = dict(channels=8, height=13, width=18, planes=5)
 
-def problem(channels=32, height=128, width=160, views=3, planes=48):
-    "Random features and a small rig"
+
+def problem(channels=32, height=128, width=160, views=3, planes=48, per_pixel=False):
+    "Random features, the maps of a small rig and hypotheses"
     generator = torch.Generator().manual_seed(0)
     eyes = torch.tensor([[0., 0., 0.], [.3, 0., 0.], [-.3, .1, 0.], [.1, -.3, 0.], [-.1, .2, .1]])[:views]
     E = look_at(eyes, torch.tensor([0., 0., 3.]).expand(views, 3), up=(0., -1., 0.))[None]
     K = intrinsics_from_fov(60., height, width).expand(1, views, 3, 3)
-    feats = torch.randn(1, views, channels, height, width, generator=generator)
-    return feats, sweep_map(K[:, :1], E[:, :1], K[:, 1:], E[:, 1:]), inverse_hypotheses(2., 6., planes)
+    feats, d = torch.randn(1, views, channels, height, width, generator=generator), inverse_hypotheses(2., 6., planes)
+    if per_pixel: d = d[..., None, None]*(1 + .05*torch.rand(1, planes, height, width, generator=generator))
+    return [o.to(DEVICE) for o in (feats, sweep_map(K[:, :1], E[:, :1], K[:, 1:], E[:, 1:]), d)]
 
 
-def plain(feats, maps, hypotheses, reduce, groups):
+def plain(feats, maps, hypotheses, reduce, groups=1):
     "Warp every source to a whole volume; sums and sums of squares, or products with the reference"
     h, w = feats.shape[-2:]
-    ref = feats[:, 0, :, None].expand(-1, -1, hypotheses.shape[1], -1, -1)
+    depth = hypotheses[..., None, None] if hypotheses.dim() == 2 else hypotheses
+    ref = feats[:, 0, :, None].expand(-1, -1, depth.shape[1], -1, -1)
     total, squares = (ref, ref**2) if reduce == "variance" else (0, None)
     for s in range(1, feats.shape[1]):
-        warped = sample_pixels(feats[:, s], *sweep_pixels(maps[:, s-1], hypotheses[..., None, None], h, w))
+        warped = sample_pixels(feats[:, s], *sweep_pixels(maps[:, s-1], depth, h, w))
         total = total + warped
         if reduce == "variance": squares = squares + warped**2
     V = feats.shape[1]
@@ -38,13 +56,56 @@ def plain(feats, maps, hypotheses, reduce, groups):
     return (ref*total).unflatten(1, (groups, -1)).mean(2)/(V-1)
 
 
+def plain_correlation(feats, maps, hypotheses, reduce, groups=1):
+    "DeepVideoMVS: plane by plane, source by source"
+    h, w = feats.shape[-2:]
+    costs = []
+    for d in hypotheses.unbind(1):
+        warped = (sample_pixels(feats[:, s], *sweep_pixels(maps[:, s-1], d[:, None, None, None], h, w))[:, :, 0] for s in range(1, feats.shape[1]))
+        costs.append(sum((feats[:, 0]*o).mean(1) for o in warped)/(feats.shape[1]-1))
+    return torch.stack(costs, 1)[:, None]
+
+
+def sweep_forms(maps, d, options):
+    "The forms of a sweep, functions of the features alone"
+    published = plain_correlation if options["reduce"] == "dot" else plain
+    return {name: lambda f, use=use: sweep(f, maps.to(f.dtype), d.to(f.dtype), implementation=use, **options) for name, use in (("fused", None), ("reference", "reference"))} | {"plain": lambda f: published(f, maps, d, **options)}
+
+
+def lift_problem(size=32, channels=32, height=28, width=28):
+    "Feature maps of 4 views around a box of size^3 voxels, twice, and the forms of unprojection"
+    generator = torch.Generator().manual_seed(0)
+    angle = torch.tensor([0., .7, 2.1, 4.])
+    E = look_at(torch.stack([2*angle.cos(), .7+0*angle, 2*angle.sin()], -1), torch.zeros(4, 3), up=(0., 1., 0.)).expand(2, 4, 4, 4)
+    K = intrinsics_from_fov(40., height, width).expand(2, 4, 3, 3)
+    feats, grid, centers, K, E = torch.randn(2, 4, channels, height, width, generator=generator).to(DEVICE), Grid(size), Grid(size).centers(DEVICE).flatten(0, 2), K.to(DEVICE), E.to(DEVICE)
+    def published(f):
+        points = centers@E[..., :3, :3].mT + E[..., None, :3, 3] # b v n 3
+        z = points[..., 2:]
+        pixels = (points@K.mT)[..., :2]/z
+        where = pixels*pixels.new_tensor([2/(width-1), 2/(height-1)]) - 1
+        out = F.grid_sample(f.flatten(0, 1), where.flatten(0, 1)[:, :, None], align_corners=True)[..., 0].unflatten(0, (2, 4)) # b v c n
+        return torch.cat([out, z.mT], 2).unflatten(-1, grid.shape)
+    return feats, {name: lambda f, name=name: unproject_features(f, K, E, (height, width), grid, implementation=name) for name in ("fused", "reference")} | {"plain": published}
+
+
 def seconds(function, feats, backward):
-    "CPU seconds of one call"
+    "Wall time of one call"
     feats = feats.detach().requires_grad_(backward)
-    start = time.process_time()
+    wait = torch.cuda.synchronize if DEVICE == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
     out = function(feats)
     if backward: out.backward(torch.ones_like(out))
-    return time.process_time() - start
+    wait()
+    return time.perf_counter() - start
+
+
+def ratio(forms, feats, backward, repeats):
+    "Median of plain time over fused time, measured alternately after a warm-up"
+    for function in forms.values(): seconds(function, feats, backward)
+    pairs = [[seconds(forms[name], feats, backward) for name in ("plain", "fused")] for _ in range(repeats)]
+    return statistics.median(a/b for a, b in pairs), statistics.median(b for _, b in pairs)
 
 
 def kept_bytes(function, feats):
@@ -58,30 +119,102 @@ def kept_bytes(function, feats):
     return sum(storages.values()) if out is not None else 0
 
 
-def main(short=False):
-    "Measure, print a table and return its rows"
-    feats, maps, hypotheses = problem(planes=8 if short else 48)
+def status(field):
+    "A line of /proc/self/status in bytes (Linux)"
+    with open("/proc/self/status") as f: return next(int(line.split()[1])*1024 for line in f if line.startswith(field))
+
+
+def peak(name, arguments, options, threads):
+    "In a fresh process: the most memory that forward and backward need above the inputs, in output volumes; None where the system does not tell"
+    if sys.platform != "linux" and DEVICE == "cpu": return None
+    torch.set_num_threads(threads)
+    feats, *rest = problem(**arguments)
+    small, *less = problem(**arguments | dict(height=16, width=20))
+    for backward in (False, True): seconds(sweep_forms(*less, options)[name], small, backward) # compile first
+    if DEVICE == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        before = status("VmRSS")
+        with open("/proc/self/clear_refs", "w") as f: f.write("5") # forget the highest mark
+    leaf = feats.requires_grad_()
+    out = sweep_forms(*rest, options)[name](leaf)
+    size = out.numel()*4
+    out.backward(torch.ones_like(out))
+    return ((torch.cuda.max_memory_allocated() if DEVICE == "cuda" else status("VmHWM")) - before)/size
+
+
+def peak_apart(*arguments):
+    "`peak` in a process of its own"
+    done = subprocess.run([sys.executable, __file__, "--device", DEVICE, "--peak", json.dumps(arguments)], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def check():
+    "Both forms of everything against float64 on small inputs: values 1e-4, gradients 1e-3 relative"
     rows = []
-    print(f"{feats.shape[1]} views, {'x'.join(map(str, feats.shape[2:]))}, {hypotheses.shape[1]} planes, {torch.get_num_threads()} threads")
-    print(f"{'volume':<12}{'against':<11}{'forward':>9}{'with backward':>15}{'kept MiB':>18}")
-    for reduce, groups in (("variance", 1), ("dot", 1), ("group", 8)):
-        forms = {"plain": lambda f: plain(f, maps, hypotheses, reduce, groups),
-                 "reference": lambda f: sweep(f, maps, hypotheses, reduce, groups, implementation="reference"),
-                 "fused": lambda f: sweep(f, maps, hypotheses, reduce, groups, implementation="fused")}
-        times = {}
-        for backward in (False, True):
-            for function in forms.values(): seconds(function, feats, backward) # warm-up
-            for _ in range(3 if short else 5):
-                for name, function in forms.items(): times.setdefault((name, backward), []).append(seconds(function, feats, backward))
-        kept = {name: kept_bytes(function, feats)/2**20 for name, function in forms.items()}
-        for name in ("plain", "reference"):
-            ratio = [statistics.median(a/b for a, b in zip(times[name, k], times["fused", k])) for k in (False, True)]
-            rows.append(dict(reduce=reduce, against=name, forward=ratio[0], forward_backward=ratio[1], kept_mib=kept[name], fused_kept_mib=kept["fused"]))
-            print(f"{reduce:<12}{name:<11}{ratio[0]:>8.1f}x{ratio[1]:>14.1f}x{kept[name]:>9.1f} -> {kept['fused']:.1f}", flush=True)
+    sweeps = [(name, *problem(**given | SMALL), options) for name, given, options, *_ in SWEEPS]
+    for name, feats, forms in [(name, feats, sweep_forms(*rest, options)) for name, feats, *rest, options in sweeps] + [(name, *lift_problem(8)) for name, *_ in LIFTS]:
+        results = {}
+        for form in ("reference", "plain", "fused"):
+            leaf = (feats.double() if form == "reference" else feats).clone().requires_grad_()
+            out = forms[form](leaf)
+            results[form] = out.detach(), torch.autograd.grad((out*torch.linspace(-1, 1, out.numel(), device=DEVICE).view(out.shape)).sum(), leaf)[0]
+        for form in ("plain", "fused"):
+            errors = [((a.double()-b).abs().max()/b.abs().max()).item() for a, b in zip(results[form], results["reference"])]
+            if not (errors[0] <= 1e-4 and errors[1] <= 1e-3): raise SystemExit(f"{name}: {form} is off by {errors[0]:.1e} in values and {errors[1]:.1e} in gradients")
+        rows.append(dict(name=name, what="values and gradients agree", value=None, unit="", target=None, stretch=None, better="higher"))
+    return rows
+
+
+def table(short=False, repeats=5, show=False):
+    "Rows (name, what, value, unit, target, stretch, better); `short`: small inputs, correctness only"
+    rows = check()
+    if short: return rows
+    rows, threads = [], torch.get_num_threads()
+    def add(name, what, value, unit, target, stretch, better="higher"):
+        rows.append(dict(name=name, what=what, value=None if value is None else float(f"{value:.3g}"), unit=unit, target=target, stretch=stretch, better=better))
+        if show: print(*(rows[-1][k] for k in ("name", "what", "value", "unit")), flush=True)
+    def compare(name, feats, forms, repeats, forward, both):
+        for backward, what, targets in ((False, "forward", forward), (True, "forward + backward", both)):
+            value, fused = ratio(forms, feats, backward, repeats)
+            add(name, what, value, "x", *targets)
+            if DEVICE == "cuda": add(name, f"{what}, fused", 1e3*fused, "ms", None, None, "lower")
+    for name, given, options, forward, both in SWEEPS:
+        feats, *rest = problem(**given)
+        forms = sweep_forms(*rest, options)
+        compare(name, feats, forms, repeats, forward, both)
+        bound = (feats.numel() + sum(o.numel() for o in rest))*4/2**20
+        add(name, "kept, plain form", kept_bytes(forms["plain"], feats)/2**20, "MiB", None, None, "lower")
+        add(name, "kept", kept_bytes(forms["fused"], feats)/2**20, "MiB", float(f"{bound*1.001:.3g}"), None, "lower")
+        if name in ("variance, V=3, D=96", "variance, V=3, D=192"):
+            add(name, "peak, plain form", peak_apart("plain", given, options, threads), "volumes", None, None, "lower")
+            add(name, "peak", peak_apart("fused", given, options, threads), "volumes", 2.1, 1.1, "lower")
+    for name, given, forward, both in LIFTS:
+        feats, forms = lift_problem(**given)
+        compare(name, feats, forms, 3*repeats, forward, both)
+    return rows
+
+
+def main(short=False, repeats=5):
+    "Measure, print and, unless short, write data/measured/performance_sweep.json"
+    rows = table(short, repeats, show=not short)
+    if short:
+        print(f"{len(rows)} workloads agree with float64 in values and gradients")
+        return rows
+    facts = dict(date=date.today().isoformat(), machine=platform.processor() or platform.machine(), threads=torch.get_num_threads(), torch=torch.__version__)
+    if DEVICE == "cuda": facts["machine"] = torch.cuda.get_device_name()
+    with atomic_path(data_folder()/"measured"/f"performance_sweep{'_cuda'*(DEVICE == 'cuda')}.json") as temporary: temporary.write_text(json.dumps(dict(**facts, rows=rows), indent=1)+"\n")
     return rows
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="8 planes and three repetitions")
-    main(parser.parse_args().short)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="small inputs, correctness only")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    arguments = parser.parse_args()
+    DEVICE = arguments.device
+    if arguments.peak: print(json.dumps(peak(*arguments.peak)))
+    else: main(arguments.short, arguments.repeats)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LIMITS', 'Parser', 'options', 'depth', 'finished_depth', 'given_options', 'fuse', 'mesh', 'video', 'reconstruct',
            'import_', 'data_make', 'make_shapes', 'override', 'train', 'evaluate', 'evaluate_cloud', 'measure_dtu',
-           'measure_cloud', 'list_experiments', 'bench', 'clean', 'command', 'add_depth', 'add_mesh', 'add_video',
-           'add_reconstruct', 'add_data', 'add_training', 'add_evaluation', 'add_tools', 'make_parser', 'parse',
-           'explain', 'main']
+           'measure_cloud', 'list_experiments', 'verdict', 'target_table', 'bench', 'clean', 'command', 'add_depth',
+           'add_mesh', 'add_video', 'add_reconstruct', 'add_data', 'add_training', 'add_evaluation', 'add_tools',
+           'make_parser', 'parse', 'explain', 'main']
 
 # %% ../nbs/9_experiments/command_line.ipynb #349678b9
 import argparse
@@ -201,11 +201,12 @@ def make_shapes(
     with naming(target): write_shapenet(target, {name: [s for group in objects for s in group[part]] for name, part in parts.items()}, args.n_views or 20, args.size or 224, seed=args.seed)
     print(f"{n*len(names)} objects of {len(names)} classes in {target}")
 
-# %% ../nbs/9_experiments/command_line.ipynb #57633005
+# %% ../nbs/9_experiments/command_line.ipynb #5ea9ed7e
 def override(
     name:str, # of the experiment, or of a programme such as kd-mvs
     words:list[str], # options such as ["--fit.lr", "1e-4"]
     seed:int|None=None, # of training and data; None: the preset's own
+    implementation:str|None=None, # of cost volumes; "reference": the readable form of everything; None: the fastest there is
 ): # Experiment or Rounds
     "A preset with changed settings; raises `InputError` with the nearest names for settings that do not exist"
     import io, re
@@ -224,15 +225,17 @@ def override(
         raise InputError(" ".join(filter(None, lines[1:end])), "settings", name, f"see mvs_nb train {name} --help") from None
     for part in ([experiment] if hasattr(experiment, "fit") else [experiment.teacher, experiment.student]):
         if seed is not None: part.fit.seed = seed
+        if implementation is not None: part.model_options = part.model_options | dict(implementation=implementation)
+        if implementation == "reference": part.fit.memory = "plain"
     return experiment
 
-# %% ../nbs/9_experiments/command_line.ipynb #910ab92a
+# %% ../nbs/9_experiments/command_line.ipynb #1647ab3a
 def train(
     args, # options of `mvs_nb train`
 ):
     "Run an experiment or a programme of several; an interrupted run goes on where it stopped"
     from mvs_nb.training import experiments, kd_mvs
-    experiment = override(args.experiment, args.settings, args.seed)
+    experiment = override(args.experiment, args.settings, args.seed, args.implementation)
     how = args.out, not args.restart, args.max_minutes, args.devices, args.accelerator, args.precision, args.nodes
     if isinstance(experiment, kd_mvs.Rounds):
         result = kd_mvs.run_rounds(experiment, *how)
@@ -241,7 +244,7 @@ def train(
     result = experiments.train(experiment, *how)
     if result["rank"] == 0: print(f"{result['step']} steps in {result['seconds']:.0f} s of training; run in {result['folder']}")
 
-# %% ../nbs/9_experiments/command_line.ipynb #7fa772c7
+# %% ../nbs/9_experiments/command_line.ipynb #0f80c2bb
 def evaluate(
     args, # options of `mvs_nb evaluate`
 ):
@@ -252,7 +255,7 @@ def evaluate(
     from mvs_nb.training.lsm import format_classes
     if (args.checkpoint is None) == (args.baseline is None): raise InputError("give one of the two", field="--checkpoint, --baseline")
     if args.checkpoint and not Path(args.checkpoint).is_file(): raise InputError("no such file", args.checkpoint, fix="check --checkpoint")
-    experiment = override(args.experiment, args.settings, args.seed)
+    experiment = override(args.experiment, args.settings, args.seed, args.implementation)
     rows = experiments.evaluate_rows(experiment, args.checkpoint, args.split, args.limit, args.accelerator, progress=sys.stderr.isatty(), baseline=args.baseline)
     if args.out:
         with naming(args.out): experiments.write_table(args.out, experiment, args.baseline or args.checkpoint, args.split, rows)
@@ -323,7 +326,25 @@ def list_experiments(
     width = max(len(name) for name, _ in rows)
     for name, text in rows: print(f"{name:<{width}}  {text}")
 
-# %% ../nbs/9_experiments/command_line.ipynb #fc9eef3f
+# %% ../nbs/9_experiments/command_line.ipynb #3735165a
+def verdict(
+    row:dict, # of a benchmark: value, target and stretch (numbers or None), better: "higher" or "lower"
+)->str: # "stretch", "hit", "missed", or nothing where there is no target
+    "What became of a target"
+    if row["value"] is None or row["target"] is None: return ""
+    reached = lambda goal: goal is not None and (row["value"] >= goal if row["better"] == "higher" else row["value"] <= goal)
+    return "stretch" if reached(row["stretch"]) else "hit" if reached(row["target"]) else "missed"
+
+def target_table(
+    rows:list[dict], # of a benchmark: name, what, unit, and see `verdict`
+)->str:
+    "A line for each number that has a target"
+    cell = lambda x: "" if x is None else f"{x:g}"
+    lines = [f"{'work':<42}{'what':<34}{'measured':>10} {'':<8}{'target':>8}{'stretch':>9}"]
+    lines += [f"{r['name']:<42}{r['what']:<34}{cell(r['value']):>10} {r['unit']:<8}{cell(r['target']):>8}{cell(r['stretch']):>9}  {verdict(r)}" for r in rows if r["target"] is not None]
+    return "\n".join(lines)
+
+# %% ../nbs/9_experiments/command_line.ipynb #0a42cc97
 def bench(
     args, # options of `mvs_nb bench`
 ):
@@ -347,6 +368,7 @@ def bench(
         print(f"\n{name}", flush=True)
         seed_all(args.seed)
         rows[name] = run(short=args.short)
+        if any(row.get("target") is not None and row.get("value") is not None for row in rows[name] or ()): print(target_table(rows[name]))
     if args.out:
         with naming(args.out), atomic_path(args.out) as temporary: Path(temporary).write_text(json.dumps(rows, indent=1)+"\n")
 
@@ -377,7 +399,7 @@ def command(
     parser.add_argument("--debug", action="store_true", help="show where in the code an error came from")
     return parser
 
-# %% ../nbs/9_experiments/command_line.ipynb #fe43f3c2
+# %% ../nbs/9_experiments/command_line.ipynb #bd654d15
 def add_depth(
     commands, # of `add_subparsers`
 ):
@@ -391,6 +413,8 @@ def add_depth(
         spacing=("auto", "of the planes; auto: uniform for published weights, else inverse; a cascade and CVP-MVSNet space their own", dict(choices=("auto", "uniform", "inverse"))),
         size=("image", "of the maps: the stored image's, or the network's own", dict(choices=("image", "native"))),
         height=(None, "shrink images to this height first, rounded down to a multiple of 32", dict(type=int)), width=(None, "the same for the width", dict(type=int)),
+        implementation=(None, "of the computation: fused | triton (NVIDIA GPUs) | reference, everything in its readable form (default: the fastest there is)"),
+        tile=(None, "work in tiles of so many pixels a side of the network's map, a multiple of 8: for images larger than memory allows", dict(type=int)),
         device=("auto", "where to compute", dict(choices=("auto", "cpu", "cuda"))))
     p = command(commands, "fuse", fuse, "one point cloud from the folder that mvs_nb depth wrote", "mvs_nb fuse result --out cloud.ply")
     p.add_argument("folder", help="the --out folder of mvs_nb depth")
@@ -432,7 +456,7 @@ def add_video(
         crop=(False, "cut frames to that shape instead of squeezing them", dict(action="store_true")), mesh=(False, "also fuse a surface, mesh.ply", dict(action="store_true")),
         device=("auto", "where to compute", dict(choices=("auto", "cpu", "cuda"))))
 
-# %% ../nbs/9_experiments/command_line.ipynb #9d5359dd
+# %% ../nbs/9_experiments/command_line.ipynb #af772e02
 def add_reconstruct(
     commands, # of `add_subparsers`
 ):
@@ -440,7 +464,7 @@ def add_reconstruct(
     p = command(commands, "reconstruct", reconstruct, "from a folder of photos to a dense coloured cloud, and a page to look at it", "mvs_nb reconstruct photos --out result")
     p.add_argument("photos", metavar="PHOTOS", help="folder of photos; or one that holds poses as well: a COLMAP model, a transforms.json, a scene in the MVSNet layout")
     options(p, out=(None, "folder for cloud.ply, page.html, report.json and all stages, or a .ply file, beside which that folder is made; finished stages of an earlier run are kept (default: PHOTOS-3d beside the photos)"),
-        model=("casmvsnet", "casmvsnet | kd_mvs | cvp_mvsnet | cvp_selfsup | mvsnet (ours) | zncc | sgm (no weights); with a published file as in mvs_nb depth"),
+        model=("casmvsnet", "casmvsnet | kd_mvs | cvp_mvsnet | mvsnet (ours) | zncc | sgm (no weights); with a published file as in mvs_nb depth"),
         checkpoint=(None, "weights: .safetensors, a run's best.pt, or a published file"),
         poses=(None, "estimate: from the photos, though there are others; or a folder or transforms.json that holds them (default: those beside the photos, else estimated; needs pip install mvs_nb[sfm])"),
         matching=("auto", "photos that are compared: all pairs; neighbours in a film; by their number", dict(choices=("auto", "exhaustive", "sequential"))),
@@ -473,22 +497,23 @@ def add_data(
         n_depths=(None, "planes named in the camera files (default: 64)", dict(type=int)), size=(None, "shapes: rows and columns (default: 224)", dict(type=int)),
         categories=(None, "shapes: classes, such as chair,table (default: all)"))
 
-# %% ../nbs/9_experiments/command_line.ipynb #157e8ebf
+# %% ../nbs/9_experiments/command_line.ipynb #1fff6609
 def add_training(
     commands, # of `add_subparsers`
 ):
     "`mvs_nb train`, `mvs_nb evaluate` and `mvs_nb experiments`"
+    form = None, "of the computation: fused | triton (NVIDIA GPUs) | reference, everything in its readable form (default: the fastest there is)"
     p = command(commands, "train", train, "train an experiment; every setting can be changed", "mvs_nb train mvsnet-tiny --fit.steps 20 --out runs/first", seed=None, add_help=False)
     p.add_argument("experiment", metavar="EXPERIMENT", nargs="?", help="a name from mvs_nb experiments")
     p.add_argument("-h", "--help", action="store_true", help="this text; after an experiment's name, all its settings as well")
     options(p, out=(None, "folder of the run (default: runs/EXPERIMENT)"), restart=(False, "start over instead of going on with the run in --out", dict(action="store_true")),
         max_minutes=(None, "stop with a checkpoint after so long", dict(type=float)), devices=(None, "GPUs of this machine (default: what torchrun says, or 1)", dict(type=int)),
-        nodes=(None, "machines", dict(type=int)), accelerator=("auto", "where to compute", dict(choices=("auto", "cpu", "cuda"))), precision=("32-true", "of the computation", dict(choices=("32-true", "bf16-mixed"))))
+        nodes=(None, "machines", dict(type=int)), accelerator=("auto", "where to compute", dict(choices=("auto", "cpu", "cuda"))), precision=("32-true", "of the computation", dict(choices=("32-true", "bf16-mixed"))), implementation=form)
     p = command(commands, "evaluate", evaluate, "metrics of trained weights on an experiment's data, for objects class by class", "mvs_nb evaluate mvsnet-tiny --checkpoint runs/first/best.pt", seed=None)
     p.add_argument("experiment", metavar="EXPERIMENT", help="a name from mvs_nb experiments; its settings can be changed as in train, --thresholds 0.3 0.4 among them")
     options(p, checkpoint=(None, "best.pt of a run, or .safetensors"), baseline=(None, "a method without training on the same data instead (VoxelLSM, DepthLSM)", dict(choices=("visual_hull", "plane_sweep"))),
         split=("test", "part of the data", dict(choices=("train", "val", "test"))), out=(None, "JSON file for the table, one row per item"), limit=(None, "at most so many items", dict(type=int)),
-        accelerator=("auto", "where to compute", dict(choices=("auto", "cpu", "cuda"))))
+        accelerator=("auto", "where to compute", dict(choices=("auto", "cpu", "cuda"))), implementation=form)
     command(commands, "experiments", list_experiments, "list the experiments and what each reproduces", "mvs_nb experiments")
 
 # %% ../nbs/9_experiments/command_line.ipynb #6bfdaa79

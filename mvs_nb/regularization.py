@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['upconv3d', 'add_skip', 'check_volume', 'CostRegularization', 'OriginalCostRegularization']
 
-# %% ../nbs/2_matching/regularization.ipynb #d50f7d90
+# %% ../nbs/2_matching/regularization.ipynb #127058c5
 import torch
 from torch import Tensor, nn
 from .camera import InputError
+from .kernels.inference import block_runner
 from .normalization import norm_act
 from .features import Conv3d, ConvNormAct3d
 
@@ -23,34 +24,37 @@ def upconv3d(
     conv = nn.ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False)
     return nn.Sequential(conv, *norm_act(out_channels, 3, norm, activation))
 
-# %% ../nbs/2_matching/regularization.ipynb #7ea5d550
+# %% ../nbs/2_matching/regularization.ipynb #e32bb707
 def add_skip(
-    x:Tensor, # coming up [B, C, D, h, w]
-    skip:Tensor, # kept on the way down, same shape
-)->Tensor:
+    x, # coming up, a tensor or a sum still to be computed [B, C, D, h, w]
+    skip, # kept on the way down, same shape
+): # the same kind
     "`x + skip`, written over `x` where no gradient will ask for it"
-    return x + skip if torch.is_grad_enabled() else x.add_(skip)
+    return x + skip if torch.is_grad_enabled() or not isinstance(x, Tensor) else x.add_(skip)
 
-# %% ../nbs/2_matching/regularization.ipynb #df471224
+# %% ../nbs/2_matching/regularization.ipynb #0eadc326
 def check_volume(
-    volume:Tensor, # [B, C, D, h, w]
-)->Tensor: # `volume`, in channels-last layout where no gradient is recorded (the fast layout of 3D convolutions)
+    volume, # a tensor, a `SweptVolume` or a sum still to be computed [B, C, D, h, w]
+): # `volume`; a tensor in channels-last layout where no gradient is recorded (the fast layout of 3D convolutions)
     "Raise `InputError` unless three halvings can be undone by three doublings"
-    if volume.ndim != 5: raise InputError(f"shape {tuple(volume.shape)} is not (B, C, D, h, w)", field="cost volume")
+    if len(volume.shape) != 5: raise InputError(f"shape {tuple(volume.shape)} is not (B, C, D, h, w)", field="cost volume")
     if any(n % 8 for n in volume.shape[2:]):
         raise InputError(f"size {tuple(volume.shape[2:])} (D, h, w) is not a multiple of 8", field="cost volume", fix="choose D, h and w as multiples of 8")
-    return volume if torch.is_grad_enabled() else volume.contiguous(memory_format=torch.channels_last_3d)
+    return volume if torch.is_grad_enabled() or not isinstance(volume, Tensor) else volume.contiguous(memory_format=torch.channels_last_3d)
 
-# %% ../nbs/2_matching/regularization.ipynb #58c1f6bd
+# %% ../nbs/2_matching/regularization.ipynb #8c9a0ce2
 class CostRegularization(nn.Module):
     "The 3D U-Net of the published PyTorch MVSNets: one chain down, one chain up, skips added after the activation"
+    halo = 32 # pixels to each side that a result depends on, rounded up to a multiple of 8
     def __init__(self,
         in_channels:int=32, # channels of the cost volume
         base_channels:int=8, # channels at full size; doubled at each of the three halvings
         norm:str="batch", # see `norm_act`
         activation:str="relu", # see `norm_act`
+        memory:str="auto", # how blocks are run, see `block_runner`
     ):
         super().__init__()
+        self.memory = memory
         n, options = base_channels, dict(norm=norm, activation=activation)
         def block(*args): return ConvNormAct3d(*args, **options)
         self.conv0 = block(in_channels, n)
@@ -60,24 +64,28 @@ class CostRegularization(nn.Module):
         self.conv7, self.conv9, self.conv11 = upconv3d(8*n, 4*n, **options), upconv3d(4*n, 2*n, **options), upconv3d(2*n, n, **options)
         self.prob = Conv3d(n, 1, 3, padding=1)
 
-    def forward(self, volume:Tensor)->Tensor: # [B, C, D, h, w] -> logits [B, D, h, w]
-        full = self.conv0(check_volume(volume))
-        half = self.conv2(self.conv1(full))
-        quarter = self.conv4(self.conv3(half))
-        x = add_skip(self.conv7(self.conv6(self.conv5(quarter))), quarter)
-        x = add_skip(self.conv9(x), half)
-        return self.prob(add_skip(self.conv11(x), full)).squeeze(1)
+    def forward(self, volume)->Tensor: # a tensor or a `SweptVolume` [B, C, D, h, w] -> logits [B, D, h, w]
+        run = block_runner(self.memory, volume)
+        full = run(self.conv0, check_volume(volume))
+        half = run(self.conv2, run(self.conv1, full))
+        quarter = run(self.conv4, run(self.conv3, half))
+        x = add_skip(run(self.conv7, run(self.conv6, run(self.conv5, quarter))), quarter)
+        x = add_skip(run(self.conv9, x), half)
+        return run(self.prob, add_skip(run(self.conv11, x), full)).squeeze(1)
 
-# %% ../nbs/2_matching/regularization.ipynb #a7bc91db
+# %% ../nbs/2_matching/regularization.ipynb #281670d5
 class OriginalCostRegularization(nn.Module):
     "The 3D U-Net of the TensorFlow release: strided convolutions straight on the input, stride-1 convolutions beside them give the skips"
+    halo = 32 # pixels to each side that a result depends on, rounded up to a multiple of 8
     def __init__(self,
         in_channels:int=32, # channels of the cost volume
         base_channels:int=8, # channels at full size
         norm:str="batch", # see `norm_act`
         activation:str="relu", # see `norm_act`
+        memory:str="auto", # how blocks are run, see `block_runner`
     ):
         super().__init__()
+        self.memory = memory
         n, options = base_channels, dict(norm=norm, activation=activation)
         def block(*args): return ConvNormAct3d(*args, **options)
         self.down1, self.down2, self.down3 = block(in_channels, 2*n, 3, 2), block(2*n, 4*n, 3, 2), block(4*n, 8*n, 3, 2)
@@ -85,11 +93,11 @@ class OriginalCostRegularization(nn.Module):
         self.up3, self.up2, self.up1 = upconv3d(8*n, 4*n, **options), upconv3d(4*n, 2*n, **options), upconv3d(2*n, n, **options)
         self.prob = Conv3d(n, 1, 3, padding=1, bias=False)
 
-    def forward(self, volume:Tensor)->Tensor: # [B, C, D, h, w] -> logits [B, D, h, w]
-        volume = check_volume(volume)
-        half = self.down1(volume)
-        quarter = self.down2(half)
-        x = self.bottom(self.down3(quarter))
-        x = add_skip(self.up3(x), self.skip2(quarter))
-        x = add_skip(self.up2(x), self.skip1(half))
-        return self.prob(add_skip(self.up1(x), self.skip0(volume))).squeeze(1)
+    def forward(self, volume)->Tensor: # a tensor or a `SweptVolume` [B, C, D, h, w] -> logits [B, D, h, w]
+        run, volume = block_runner(self.memory, volume), check_volume(volume)
+        half = run(self.down1, volume)
+        quarter = run(self.down2, half)
+        x = run(self.bottom, run(self.down3, quarter))
+        x = add_skip(run(self.up3, x), run(self.skip2, quarter))
+        x = add_skip(run(self.up2, x), run(self.skip1, half))
+        return run(self.prob, add_skip(run(self.up1, x), run(self.skip0, volume))).squeeze(1)

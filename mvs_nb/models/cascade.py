@@ -6,7 +6,7 @@
 __all__ = ['FeaturePyramid', 'UpConvNormAct3d', 'StageRegularization', 'LogVariance', 'enlarge', 'search_limits',
            'stage_hypotheses', 'released_hypotheses', 'CascadeMVSNet', 'check_cascade', 'combined_confidence']
 
-# %% ../../nbs/4_depth_nets/cascade.ipynb #e2c46d7f
+# %% ../../nbs/4_depth_nets/cascade.ipynb #ddeecb2c
 import dataclasses
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from ..camera import InputError, scale_intrinsics
 from ..cost_volume import variance_volume
+from ..kernels.inference import block_runner, puts_off, set_memory
+from ..kernels.lean import swept_volume
 from ..features import Conv3d, ConvNormAct2d, ConvNormAct3d
 from .mvsnet import MVSNet, check_inputs, normalize_images
 from ..normalization import norm_act
@@ -61,7 +63,7 @@ class UpConvNormAct3d(nn.Module):
     def forward(self, x:Tensor)->Tensor: # [B, in, D, h, w] -> [B, out, 2D, 2h, 2w]
         return self.act(self.bn(self.conv(x)))
 
-# %% ../../nbs/4_depth_nets/cascade.ipynb #c4d037b2
+# %% ../../nbs/4_depth_nets/cascade.ipynb #1adcd730
 class StageRegularization(CostRegularization):
     "The 3D U-Net of one stage, with CasMVSNet's names; KD-MVS's student puts one more convolution (`convini`) in front"
     def __init__(self,
@@ -77,8 +79,8 @@ class StageRegularization(CostRegularization):
         self.prob = Conv3d(n, 1, 3, padding=1, bias=False)
         if initial_conv: self.convini = ConvNormAct3d(in_channels, n, **options)
 
-    def forward(self, volume:Tensor)->Tensor: # [B, C, D, h, w] -> logits [B, D, h, w]
-        return super().forward(self.convini(volume) if hasattr(self, "convini") else volume)
+    def forward(self, volume)->Tensor: # a tensor or a `SweptVolume` [B, C, D, h, w] -> logits [B, D, h, w]
+        return super().forward(block_runner(self.memory, volume)(self.convini, volume) if hasattr(self, "convini") else volume)
 
 # %% ../../nbs/4_depth_nets/cascade.ipynb #ad5fa17c
 class LogVariance(nn.Module):
@@ -157,7 +159,7 @@ def released_hypotheses(
     full = (center - width/2) + steps*(width/(n - 1))
     return F.interpolate(full[:, None], size=(n, *shape), mode="trilinear", align_corners=False)[:, 0]
 
-# %% ../../nbs/4_depth_nets/cascade.ipynb #be76a4e4
+# %% ../../nbs/4_depth_nets/cascade.ipynb #43747f7a
 class CascadeMVSNet(nn.Module):
     "CasMVSNet (Gu et al. 2020) with the variants of KD-MVS (Ding et al. 2022): three plane sweeps, coarse to fine; depth at the image's size"
     def __init__(self,
@@ -176,6 +178,7 @@ class CascadeMVSNet(nn.Module):
         behind_camera:str="zero", # features of points behind a source camera: "zero", or "mirrored" samples as CasMVSNet's release takes them
         implementation:str|None=None, # of the cost volume; None: the best there is
         variant:str|None=None, # "released": hypotheses exactly as in the released codes
+        memory:str="auto", # how volumes and 3D U-Nets are computed, with the same result: see `block_runner`
     ):
         super().__init__()
         self.config = {k: list(v) if isinstance(v, tuple) else v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -185,6 +188,7 @@ class CascadeMVSNet(nn.Module):
         channels = self.feature.channels
         self.cost_regularization = nn.ModuleList(StageRegularization(c, 8, norm, activation, initial_conv) for c in channels)
         if uncertainty: self.var_regression = nn.ModuleList(LogVariance(c, norm, activation) for c in channels)
+        set_memory(self, memory)
 
 # %% ../../nbs/4_depth_nets/cascade.ipynb #ca37130f
 def check_cascade(
@@ -225,7 +229,7 @@ def place_hypotheses(self:CascadeMVSNet,
     if self.variant == "released": return released_hypotheses(previous, depth_values, n, ratio, size, (size[0]//scale, size[1]//scale))
     return stage_hypotheses(None if previous is None else enlarge(previous.detach(), 2), depth_values, n, ratio, self.spacing)
 
-# %% ../../nbs/4_depth_nets/cascade.ipynb #65da0266
+# %% ../../nbs/4_depth_nets/cascade.ipynb #e072baa1
 @patch
 def run_stage(self:CascadeMVSNet,
     stage:int, # 0, 1 or 2
@@ -237,7 +241,8 @@ def run_stage(self:CascadeMVSNet,
     "One plane sweep, from features to depth"
     K = scale_intrinsics(intrinsics, (1 << stage)/4)
     planes = hypotheses[..., 0, 0] if hypotheses.shape[-1] == 1 else hypotheses
-    volume = variance_volume(features[:, 0], features[:, 1:], K[:, 0], extrinsics[:, 0], K[:, 1:], extrinsics[:, 1:], planes,
+    build = swept_volume if puts_off(self.cost_regularization[stage]) else variance_volume
+    volume = build(features[:, 0], features[:, 1:], K[:, 0], extrinsics[:, 0], K[:, 1:], extrinsics[:, 1:], planes,
         implementation=self.implementation, variant="released" if self.behind_camera == "mirrored" else None)
     logits = self.cost_regularization[stage](volume)
     with torch.autocast(features.device.type, enabled=False):      # softmax and expectation in float32, whatever the convolutions used

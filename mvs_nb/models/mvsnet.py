@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['normalize_images', 'DepthRefinement', 'ReleasedRefinement', 'check_inputs', 'MVSNet']
 
-# %% ../../nbs/4_depth_nets/mvsnet.ipynb #bb6b04bf
+# %% ../../nbs/4_depth_nets/mvsnet.ipynb #35c6cc00
 import dataclasses
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from ..camera import InputError, scale_intrinsics
 from ..cost_volume import variance_volume
+from ..kernels.inference import puts_off, run_chain, set_memory
+from ..kernels.lean import swept_volume
 from ..features import ConvNormAct2d, MVSNetFeatures
 from ..regularization import CostRegularization, OriginalCostRegularization
 from ..regression import DepthPrediction, expand_hypotheses, photometric_confidence, soft_argmin
@@ -84,7 +86,7 @@ def check_inputs(
     if D % plane_multiple or D == 0:
         raise InputError(f"{D} planes are not a multiple of {plane_multiple}", field="depth_values", fix=f"use {max(round(D/plane_multiple), 1)*plane_multiple} planes")
 
-# %% ../../nbs/4_depth_nets/mvsnet.ipynb #537618ad
+# %% ../../nbs/4_depth_nets/mvsnet.ipynb #278bda9c
 class MVSNet(nn.Module):
     "MVSNet (Yao et al. 2018): features, plane sweep, variance volume, 3D U-Net, soft argmin; depth at a quarter of the image size"
     def __init__(self,
@@ -96,10 +98,11 @@ class MVSNet(nn.Module):
         feature_pass:str="stacked", # in training, batch statistics over all views ("stacked") or one view at a time ("per_view")
         implementation:str|None=None, # of the cost volume; None: the best there is
         variant:str|None=None, # "released": mirrored samples behind a camera, and MVSNet_pytorch's refinement
+        memory:str="auto", # how the volume and the 3D U-Net are computed, with the same result: see `block_runner`; "lean" keeps little for the backward pass, "plain" is as published
     ):
         super().__init__()
         self.config = dict(refine=refine, norm=norm, activation=activation, image_normalization=image_normalization, regularization=regularization,
-            feature_pass=feature_pass, implementation=implementation, variant=variant)
+            feature_pass=feature_pass, implementation=implementation, variant=variant, memory=memory)
         if feature_pass not in ("stacked", "per_view"): raise InputError(f"unknown '{feature_pass}'", field="feature_pass", fix="use 'stacked' or 'per_view'")
         if variant not in (None, "released"): raise InputError(f"unknown variant '{variant}'", field="MVSNet", fix="use None or 'released'")
         nets = dict(chained=CostRegularization, original=OriginalCostRegularization)
@@ -109,31 +112,35 @@ class MVSNet(nn.Module):
         self.feature = MVSNetFeatures(norm, activation)
         self.cost_regularization = nets[regularization](norm=norm, activation=activation)
         if refine: self.refine_network = (DepthRefinement if variant is None else ReleasedRefinement)()
+        self.memory = memory
+        set_memory(self, memory)
 
-# %% ../../nbs/4_depth_nets/mvsnet.ipynb #4ed8c3d9
+# %% ../../nbs/4_depth_nets/mvsnet.ipynb #f91b4112
 @patch
 def extract_features(self:MVSNet,
     images:Tensor, # [B, V, 3, H, W]
 )->Tensor: # [B, V, 32, H/4, W/4]
     "The same feature network on every view"
     images = normalize_images(images, self.image_normalization)
-    if self.training and self.feature_pass == "per_view": return torch.stack([self.feature(o) for o in images.unbind(1)], 1)
-    return self.feature(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    net = lambda o: run_chain(self.feature, o, self.memory)
+    if self.training and self.feature_pass == "per_view": return torch.stack([net(o) for o in images.unbind(1)], 1)
+    return net(images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
-# %% ../../nbs/4_depth_nets/mvsnet.ipynb #e20559fb
+# %% ../../nbs/4_depth_nets/mvsnet.ipynb #c245d639
 @patch
 def build_volume(self:MVSNet,
     features:Tensor, # [B, V, 32, h, w]
     intrinsics:Tensor, # of the full images [B, V, 3, 3]
     extrinsics:Tensor, # [B, V, 4, 4]
     depth_values:Tensor, # [B, D]
-)->Tensor: # [B, 32, D, h, w]
+    put_off:bool=False, # return a `SweptVolume`, whose planes are made when the 3D U-Net asks for them
+): # [B, 32, D, h, w]
     "Variance of the features over all views, for every pixel and plane"
     K = scale_intrinsics(intrinsics, 1/4)
-    return variance_volume(features[:, 0], features[:, 1:], K[:, 0], extrinsics[:, 0], K[:, 1:], extrinsics[:, 1:], depth_values,
+    return (swept_volume if put_off else variance_volume)(features[:, 0], features[:, 1:], K[:, 0], extrinsics[:, 0], K[:, 1:], extrinsics[:, 1:], depth_values,
         implementation=self.implementation, variant=self.variant)
 
-# %% ../../nbs/4_depth_nets/mvsnet.ipynb #5fea77ec
+# %% ../../nbs/4_depth_nets/mvsnet.ipynb #94ebc8c9
 @patch
 def forward(self:MVSNet,
     images:Tensor, # RGB in [0, 1], view 0 is the reference [B, V, 3, H, W]; H and W multiples of 32
@@ -143,7 +150,7 @@ def forward(self:MVSNet,
 )->DepthPrediction: # depth and confidence [B, H/4, W/4], probability [B, D, H/4, W/4]
     "Depth of the reference view; raises `InputError` for sizes that do not fit"
     check_inputs(images, intrinsics, extrinsics, depth_values)
-    volume = self.build_volume(self.extract_features(images), intrinsics, extrinsics, depth_values)
+    volume = self.build_volume(self.extract_features(images), intrinsics, extrinsics, depth_values, put_off=puts_off(self.cost_regularization))
     logits = self.cost_regularization(volume)
     with torch.autocast(images.device.type, enabled=False):      # softmax and expectation in float32, whatever the convolutions used
         probability = F.softmax(logits.float(), 1)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['image_pyramid', 'PyramidFeatures', 'PyramidRegularization', 'own_statistics', 'refined_hypotheses', 'CVPMVSNet']
 
-# %% ../../nbs/4_depth_nets/pyramid.ipynb #e73957b5
+# %% ../../nbs/4_depth_nets/pyramid.ipynb #f8cc444f
 import dataclasses
 from contextlib import contextmanager, nullcontext
 import torch
@@ -16,6 +16,8 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..camera import InputError, scale_intrinsics
 from ..cost_volume import variance_volume
+from ..kernels.inference import block_runner, plain, puts_off, set_memory
+from ..kernels.lean import SweptVolume, swept_volume
 from ..features import Conv3d, ConvNormAct3d
 from ..hypotheses import released_search_step, search_step
 from .cascade import combined_confidence, enlarge, search_limits, stage_hypotheses
@@ -54,13 +56,16 @@ class PyramidFeatures(nn.Module):
         for name in self.widths: images = getattr(self, f"conv0{name}")(images)
         return images
 
-# %% ../../nbs/4_depth_nets/pyramid.ipynb #b81cf12f
+# %% ../../nbs/4_depth_nets/pyramid.ipynb #c2dfc72a
 class PyramidRegularization(nn.Module):
     "The 3D U-Net that serves every level: one halving, so any even number of planes will do"
+    halo = 24 # pixels to each side that a result depends on, rounded up to a multiple of 8
     def __init__(self,
         norm:str="batch", # see `norm_act`
+        memory:str="auto", # how blocks are run, see `block_runner`
     ):
         super().__init__()
+        self.memory = memory
         def block(*args): return ConvNormAct3d(*args, norm=norm)
         self.conv0, self.conv0a = block(16, 16), block(16, 16)
         self.conv1, self.conv2, self.conv2a = block(16, 32, 3, 2), block(32, 32), block(32, 32)
@@ -69,16 +74,17 @@ class PyramidRegularization(nn.Module):
         self.conv6 = upconv3d(32, 16, norm)
         self.prob0 = Conv3d(16, 1, 3, padding=1)
 
-    def forward(self, volume:Tensor)->Tensor: # [B, 16, D, h, w], D, h and w even -> logits [B, D, h, w]
-        axis = 3 if torch.is_autocast_enabled("cpu") else 4
-        if volume.device.type == "cpu" and volume.shape[2] < volume.shape[axis]:
+    def forward(self, volume)->Tensor: # a tensor or a `SweptVolume` [B, 16, D, h, w], D, h and w even -> logits [B, D, h, w]
+        run, axis = block_runner(self.memory, volume), 3 if torch.is_autocast_enabled("cpu") else 4
+        if run is plain and isinstance(volume, SweptVolume): volume = volume.whole()
+        if run is plain and volume.device.type == "cpu" and volume.shape[2] < volume.shape[axis]:
             kernels = {k: p.transpose(2, axis) for k, p in self.named_parameters() if p.ndim == 5}
             return functional_call(self, kernels, volume.transpose(2, axis)).transpose(1, axis - 1)
-        full = self.conv0a(self.conv0(volume))
-        half = self.conv2a(self.conv2(self.conv1(full)))
-        x = self.conv4a(self.conv4(self.conv3(half)))
-        x = add_skip(self.conv5(x), half)
-        return self.prob0(add_skip(self.conv6(x), full)).squeeze(1)
+        full = run(self.conv0a, run(self.conv0, volume))
+        half = run(self.conv2a, run(self.conv2, run(self.conv1, full)))
+        x = run(self.conv4a, run(self.conv4, run(self.conv3, half)))
+        x = add_skip(run(self.conv5, x), half)
+        return run(self.prob0, add_skip(run(self.conv6, x), full)).squeeze(1)
 
 # %% ../../nbs/4_depth_nets/pyramid.ipynb #f98d62d2
 @contextmanager
@@ -111,7 +117,7 @@ def refined_hypotheses(
     values = start + width*torch.linspace(0, 1, n, device=center.device)[:, None, None]
     return values if spacing == "depth" else 1/values
 
-# %% ../../nbs/4_depth_nets/pyramid.ipynb #1ce56c4d
+# %% ../../nbs/4_depth_nets/pyramid.ipynb #bcb352aa
 class CVPMVSNet(nn.Module):
     "CVP-MVSNet (Yang et al. 2020): one feature network and one 3D U-Net for all levels of an image pyramid; depth at the image's size"
     def __init__(self,
@@ -128,6 +134,7 @@ class CVPMVSNet(nn.Module):
         combine_confidence:bool=False, # confidence of the result: False, the finest level's; True, the product of all levels'
         norm:str="batch", # see `norm_act`
         end_to_end:bool=True, # gradient of a finer level reaches the coarser one through the place of its hypotheses, as published; False: each level learns from its own loss alone
+        memory:str="auto", # how volumes and the 3D U-Net are computed, with the same result: see `block_runner`
     ):
         super().__init__()
         self.config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -135,7 +142,8 @@ class CVPMVSNet(nn.Module):
         if pixels is None: self.pixels = 1. if variant == "released" else .5
         if train_step is None and variant == "released": self.train_step = 6.8085
         self.check()
-        self.featurePyramid, self.cost_reg_refine = PyramidFeatures(), PyramidRegularization(norm)
+        self.featurePyramid, self.cost_reg_refine = PyramidFeatures(), PyramidRegularization(norm, memory)
+        set_memory(self, memory)
 
 # %% ../../nbs/4_depth_nets/pyramid.ipynb #f66f17d1
 @patch
@@ -185,7 +193,7 @@ def place_released(self:CVPMVSNet,
     offsets = torch.arange(self.refined_planes, device=center.device) - self.refined_planes//2
     return center + step.view(-1, 1, 1, 1)*offsets[:, None, None]
 
-# %% ../../nbs/4_depth_nets/pyramid.ipynb #08f916d5
+# %% ../../nbs/4_depth_nets/pyramid.ipynb #f1cff45d
 @patch
 def run_level(self:CVPMVSNet,
     features:Tensor, # [B, V, 16, h, w]
@@ -195,7 +203,8 @@ def run_level(self:CVPMVSNet,
     "One plane sweep, from features to depth"
     planes = hypotheses[..., 0, 0] if hypotheses.shape[-1] == 1 else hypotheses
     released = self.variant == "released"
-    volume = variance_volume(features[:, 0], features[:, 1:], *cameras, planes, implementation=self.implementation, variant=self.variant, squared_reference=released)
+    build = swept_volume if puts_off(self.cost_reg_refine) else variance_volume
+    volume = build(features[:, 0], features[:, 1:], *cameras, planes, implementation=self.implementation, variant=self.variant, squared_reference=released)
     statistics = own_statistics if self.batch_statistics and not self.training else nullcontext
     with statistics(self.cost_reg_refine): logits = self.cost_reg_refine(volume)
     with torch.autocast(features.device.type, enabled=False):      # softmax and expectation in float32, whatever the convolutions used

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['CLASSICAL', 'OFFICIAL', 'OWN', 'SIGNS', 'is_published', 'load_own', 'load_model', 'to_image_size', 'preview',
-           'DepthSettings', 'trained_planes', 'set_pyramid', 'view_hypotheses', 'view_depth', 'claim_folder', 'naming',
-           'view_files', 'write_view', 'scene_kind', 'open_scene', 'write_depth_maps']
+           'DepthSettings', 'trained_planes', 'set_pyramid', 'set_implementation', 'view_hypotheses', 'view_depth',
+           'claim_folder', 'naming', 'view_files', 'write_view', 'scene_kind', 'open_scene', 'write_depth_maps']
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #1c8d7ace
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #04f81d71
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,8 @@ from ..data.captures import read_json
 from ..data.importers import import_scene
 from ..files import SceneFolder, atomic_path, file_digest, write_cam, write_image, write_pfm
 from ..hypotheses import inverse_hypotheses, uniform_hypotheses
+from ..kernels.inference import in_tiles, set_memory
+from ..kernels.plane_sweep import implementations
 from ..models.cascade import CascadeMVSNet
 from ..models.classical import ClassicalStereo
 from ..models.mvsnet import MVSNet
@@ -113,7 +115,7 @@ def preview(
     colors = torch.from_numpy(colormaps["turbo"](level.numpy())[..., :3].copy()).permute(2, 0, 1).float()
     return torch.where(depth > 0, colors, torch.tensor(.8))
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #5c952f11
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #eed4e899
 @dataclass
 class DepthSettings:
     "Everything that a depth map of a scene depends on, besides the scene"
@@ -126,11 +128,13 @@ class DepthSettings:
     size: Literal["image", "native"] = "image" # of the maps: the stored image's, or the network's own
     height: int|None = None # shrink images to this height first, rounded down to a multiple of 32; None: in proportion to width, or as stored
     width: int|None = None # the same for the width
+    implementation: str|None = None # of cost volumes, see `implementations`; reference: everything in its readable form, for comparison; None: the fastest
+    tile: int|None = None # work in tiles of so many pixels a side of the network's map, a multiple of 8: for images larger than memory allows; None: all at once
     seed: int = 0 # of all random numbers
 
     def __post_init__(self):
         "Raises `InputError` for numbers that make no sense, and for a checkpoint that can't be read where its kind matters"
-        for name, least in dict(n_views=2, n_depths=2, levels=1, height=32, width=32).items():
+        for name, least in dict(n_views=2, n_depths=2, levels=1, height=32, width=32, tile=8).items():
             value = getattr(self, name)
             if value is not None and value < least: raise InputError(f"{value} is too small", field=name, fix=f"give {least} or more")
         if self.spacing == "auto": self.spacing = "uniform" if is_published(self.model, self.checkpoint) else "inverse"
@@ -155,6 +159,19 @@ def set_pyramid(
     if settings.n_depths is not None: model.n_depths = -(-settings.n_depths//8)*8
     return model
 
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #8cca4844
+def set_implementation(
+    model:nn.Module, # of `load_model`
+    implementation:str|None, # of `DepthSettings`
+    device:str="cpu", # kind of device it will run on
+)->nn.Module: # the same
+    "Choose how cost volumes, and with \"reference\" everything else, are computed; raises `InputError` for a form that this machine doesn't have"
+    if implementation is None: return model
+    if implementation not in (known := implementations(device)): raise InputError(f"{implementation!r} is not available on this machine", field="implementation", fix=f"use one of {', '.join(known)}")
+    for part in model.modules():
+        if hasattr(part, "implementation"): part.implementation = implementation
+    return set_memory(model, "plain") if implementation == "reference" else model
+
 # %% ../../nbs/8_reconstruction/depth_maps.ipynb #03976824
 def view_hypotheses(
     scene:SceneFolder,
@@ -167,7 +184,7 @@ def view_hypotheses(
     n = -(-(settings.n_depths or trained or scene.camera(ref_id).n_depths or 192)//8)*8
     return (inverse_hypotheses if settings.spacing == "inverse" else uniform_hypotheses)(near, far, n)
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #bf91cf41
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #653a64d6
 @torch.inference_mode()
 def view_depth(
     model:nn.Module, # of `load_model`
@@ -179,7 +196,7 @@ def view_depth(
     views = scene.views(ref_id, settings.n_views, settings.height, settings.width, multiple=max(32, 2**getattr(model, "levels", 0)))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     batch, depths = views.to(device).batch(), view_hypotheses(scene, ref_id, settings, trained_planes(model)).to(device)
-    out = model(batch["images"], batch["intrinsics"], batch["extrinsics"], depths)
+    with in_tiles(model, (settings.tile,)*2) if settings.tile else nullcontext(): out = model(batch["images"], batch["intrinsics"], batch["extrinsics"], depths)
     depth, confidence = (o[0].float().cpu() for o in (out.depth, out.confidence))
     K = scale_intrinsics(views.intrinsics[0], 1/round(views.images.shape[-1]/depth.shape[-1]))     # pixel i of the map is pixel ratio·i
     if settings.size == "native": return depth, confidence, K
@@ -269,7 +286,7 @@ def open_scene(
         with naming(work): import_scene(kind, path, work)
     return SceneFolder(work)
 
-# %% ../../nbs/8_reconstruction/depth_maps.ipynb #5ba35f85
+# %% ../../nbs/8_reconstruction/depth_maps.ipynb #da3d11c8
 def write_depth_maps(
     scene:str|Path, # folder of a scene of any kind
     out:str|Path, # folder for depth/, confidence/ and cams/
@@ -282,7 +299,7 @@ def write_depth_maps(
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
     seed_all(settings.seed)
     folder = open_scene(scene, out/"scene")
-    model = set_pyramid(load_model(settings.model, settings.checkpoint), settings).to(device)
+    model = set_implementation(set_pyramid(load_model(settings.model, settings.checkpoint), settings), settings.implementation, device).to(device)
     claim_folder(out, folder, settings)
     todo = [i for i in folder.ids if not all(p.is_file() for p in view_files(out, i).values())]
     for i in tqdm(todo, "depth", unit="view", delay=2): write_view(out, folder, i, *view_depth(model, folder, i, settings))

@@ -8,7 +8,7 @@ __all__ = ['make_fabric', 'finish', 'gather', 'forward_backward', 'agree', 'Sche
            'check_finite', 'stop_requests', 'Progress', 'save_run', 'load_run', 'validate', 'make_loaders', 'Session',
            'fit']
 
-# %% ../../nbs/3_training/engine.ipynb #f46284c2
+# %% ../../nbs/3_training/engine.ipynb #a46c34fe
 import json, math, os, signal, sys, threading, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 from ..camera import InputError
 from ..files import atomic_path
+from ..kernels.inference import set_memory
 from ..metrics import mean_metrics
 from .checkpoints import load_checkpoint, save_checkpoint
 from .loading import StepSampler, make_loader, rng_state, seed_all, set_rng_state
@@ -115,7 +116,7 @@ class Schedule:
         x = epoch/epochs if self.kind == "epoch_cosine" else (progress - self.warmup)/max(1 - self.warmup, 1e-9)
         return self.final + (1 - self.final)*(1 + math.cos(math.pi*min(x, 1.)))/2
 
-# %% ../../nbs/3_training/engine.ipynb #4d769a93
+# %% ../../nbs/3_training/engine.ipynb #91bd1be1
 @dataclass
 class FitSettings:
     "How a run trains; everything here is saved beside its checkpoints"
@@ -129,6 +130,7 @@ class FitSettings:
     weight_decay: float = 0. # pull of all weights towards 0
     schedule: Schedule = field(default_factory=Schedule) # of the learning rate
     clip: float|None = None # largest norm of the gradient
+    memory: Literal["auto", "plain", "lean", "least"] = "auto" # how depth networks compute, with the same result: lean keeps little for the backward pass, least also computes MVSNet's features twice, plain is as published; auto: as the model says, which is lean for large volumes
     phases: dict[str, float] = field(default_factory=dict) # parts of the network that learn alone at first, such as lstm_fusion+decoder -> epochs; one after the other, then everything
     seed: int = 0 # of initial weights, order of data and everything else
     workers: int = 0 # processes that load data
@@ -476,7 +478,7 @@ def draw(self:Session, model, pictures, batch):
     bare.train(training)
     self.log.pictures(self.at.step, images, bare)
 
-# %% ../../nbs/3_training/engine.ipynb #31fb4404
+# %% ../../nbs/3_training/engine.ipynb #fb56b460
 def fit(
     fabric, # of `make_fabric`, launched
     model:nn.Module, # with fresh weights
@@ -493,6 +495,7 @@ def fit(
 )->Progress: # where the run stands now
     "The training loop: one process or many, new or resumed. Raises `NotFinite` when the loss isn't, `InputError` for a checkpoint that doesn't fit"
     s, folder, last = settings, Path(folder), Path(folder)/"last.pt"
+    if s.memory != "auto": set_memory(model, s.memory)
     if fabric.world_size > 1 and fabric.device.type == "cuda": model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda" # sizes stay the same: let it look for the fastest convolutions
     bare, going_on = model, resume and last.is_file()

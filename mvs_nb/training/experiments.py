@@ -451,8 +451,8 @@ def list_experiments()->list[tuple[str, str]]: # (name, what it reproduces)
     "The presets"
     return [(e.name, e.reproduces) for e in PRESETS.values()]
 
-# %% ../../nbs/3_training/experiments.ipynb #96c5c579
-_FREE = dict(fit=("steps", "epochs", "minutes", "workers", "start_method", "log_every", "validate_every", "save_every", "save_minutes", "picture_every", "tensorboard", "progress"),
+# %% ../../nbs/3_training/experiments.ipynb #5e827502
+_FREE = dict(fit=("steps", "epochs", "minutes", "workers", "start_method", "log_every", "validate_every", "save_every", "save_minutes", "picture_every", "tensorboard", "progress", "memory"),
              data=("folder", "cache"))
 def write_config(
     folder:Path, # of the run
