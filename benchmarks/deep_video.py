@@ -23,17 +23,19 @@ def network(name, weights):
 
 
 def films(weights, threads, n_films, cache):
-    "Means over held-out films of 8 frames for both networks"
+    "Means over held-out films of 8 frames for both networks, and for the fusion network when its memory is emptied before every frame"
     import torch
-    from mvs_nb.training.experiments import evaluate_rows, get_experiment
-    from mvs_nb.files import data_folder
-    from mvs_nb.training.video import film_mean
+    from torch.utils.data import default_collate
+    from mvs_nb.models.deep_video import FusionNet
+    from mvs_nb.training.experiments import get_experiment, make_data
+    from mvs_nb.training.video import VideoMeasure, film_mean
     torch.set_num_threads(threads)
-    out = {}
-    for name in NETWORKS:
-        experiment = get_experiment(f"{name}-procedural", start=None, **{"data.valid_scenes": n_films} | ({"data.cache": cache} if cache else {}))
-        rows = evaluate_rows(experiment, weights.get(name) or data_folder()/"weights"/f"{name}.safetensors", "test", progress=False)
-        out[name] = plain(film_mean(rows))
+    data, out = make_data(get_experiment("pairnet-procedural", start=None, **{"data.valid_scenes": n_films} | ({"data.cache": cache} if cache else {})), "test"), {}
+    items = [default_collate([data[i]]) for i in range(len(data))]
+    for name in (*NETWORKS, "forgetful"):
+        model = network("fusionnet" if name == "forgetful" else name, weights)
+        if name == "forgetful": model.predict = lambda *a, state=None, model=model, **more: FusionNet.predict(model, *a, **more)
+        with torch.inference_mode(): out[name] = plain(film_mean([row for item in items for row in VideoMeasure()(model, item)]))
         print(name, out[name], flush=True)
     return out
 

@@ -191,21 +191,24 @@ def table(short=False):
     return rows
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="small images: correctness only")
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.peak: return print(json.dumps(peak(*json.loads(given.peak))))
-    rows = table(given.short)
+def main(short=False):
+    "Measure, print and, unless short, write data/measured/performance_step.json"
+    rows = table(short)
+    if short:
+        if any(r["value"] > r["target"] for r in rows): raise SystemExit(f"not the same: {rows}")
+        print("prediction and gradients agree with the plain form")
+        return rows
     for r in rows:
-        goal = "" if r["target"] is None else f"   (target {r['target']:g}" + (f", stretch {r['stretch']:g})" if r["stretch"] else ")")
-        value = "-" if r["value"] is None else f"{r['value']:.2g}" if given.short else f"{r['value']:.1f}x"
-        print(f"{r['name']:58}{r['what']:36}{value:>9}{goal}" + (f"   {r['plain_mib']:.0f} -> {r['mib']:.0f} MiB" if r.get("mib") else f"   {r['plain_seconds']:.2f} -> {r['seconds']:.2f} s" if "seconds" in r else ""), flush=True)
-    if given.short: sys.exit(any(r["value"] > r["target"] for r in rows))
-    path = data_folder()/"measured"/"performance_step.json"
-    with atomic_path(path) as temporary:
+        print(f"{r['name']:58}{r['what']:36}" + ("        -" if r["value"] is None else f"{r['value']:>8.1f}x") + (f"   {r['plain_mib']:.0f} -> {r['mib']:.0f} MiB" if r.get("mib") else f"   {r['plain_seconds']:.2f} -> {r['seconds']:.2f} s" if "seconds" in r else ""), flush=True)
+    with atomic_path(data_folder()/"measured"/"performance_step.json") as temporary:
         temporary.write_text(json.dumps(dict(date=str(date.today()), machine=platform.machine(), system=platform.system(), threads=torch.get_num_threads(), torch=torch.__version__, rows=rows), indent=1) + "\n")
+    return rows
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="small images: correctness only")
+    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.peak: print(json.dumps(peak(*given.peak)))
+    else: main(given.short)

@@ -384,16 +384,16 @@ preset(Experiment("fusionnet-scannet", "DeepVideoMVS's fusion network: batch 4 o
     **_fusionnet, model_options=dict(variant="released"), start_parts=("feature_extractor", "feature_pyramid", "encoder"), data=_scans(8),
     fit=_video_fit(4, {"lstm_fusion+decoder": 1., "feature_pyramid+encoder+lstm_fusion+decoder": 1.})))
 
-# %% ../../nbs/3_training/experiments.ipynb #9ccb71a4
+# %% ../../nbs/3_training/experiments.ipynb #2f2637a6
 _narrow = dict(width="0.5", hyper="16", momentum="0.1")
 _rooms = lambda frames: DataSettings(kind="video", n_views=frames, valid_views=8, height=160, width=192, scenes=("room", "room", "thin"), train_scenes=300, valid_scenes=6, cache="runs/films", augment=True)
 _video_quick = lambda steps, batch, lr: FitSettings(steps=steps, batch_size=batch, optimizer="adamw", lr=lr, weight_decay=1e-4, schedule=Schedule("cosine", warmup=.03), clip=5., workers=1, log_every=25,
                                                     validate_every=150, save_minutes=3., picture_every=150, best="abs_inv")
 
-preset(Experiment("pairnet-procedural", "our shipped weights: half as wide a pair network on films of procedural rooms, 192x160; 40 minutes on one core with --precision bf16-mixed",
+preset(Experiment("pairnet-procedural", "our shipped weights: half as wide a pair network on films of procedural rooms, 192x160, twice in a row (the second time --start the first run's best.pt --fit.lr 7e-4); 40 minutes each on one core with --precision bf16-mixed",
     **_pairnet, terms=dict(match=1.), model_options=_narrow, data=_rooms(2), fit=_video_quick(1500, 4, 1e-3)))
-preset(Experiment("fusionnet-procedural", "our shipped weights: the fusion network, begun with our pair network, on six frames of the same films; an hour on one core with --precision bf16-mixed",
-    **_fusionnet, terms=dict(match=1.), model_options=_narrow, start="pairnet", data=_rooms(6), fit=_video_quick(1400, 2, 8e-4)))
+preset(Experiment("fusionnet-procedural", "half as wide a fusion network, begun with our pair network, on six frames of the same films: memory and decoder first, then everything; hours on one core (our shipped weights took the short way of benchmarks/train_fusionnet.py)",
+    **_fusionnet, terms=dict(match=1.), model_options=_narrow, start="pairnet", data=_rooms(6), fit=dataclasses.replace(_video_quick(4000, 4, 6e-4), phases={"lstm_fusion+decoder": 4.})))
 
 # %% ../../nbs/3_training/experiments.ipynb #ae7c1bfd
 _few_rooms = lambda frames: DataSettings(kind="video", n_views=frames, valid_views=4, height=64, width=96, scenes=("room",), train_scenes=12, valid_scenes=3, scene_views=8, cache="memory")
