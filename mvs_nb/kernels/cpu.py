@@ -707,7 +707,7 @@ def cpu_gather(
 )->None:
     "Interpolate: one weighted sum of T rows for every sample, written channel by channel; `out` must be contiguous"
     N, C = len(rows), table.shape[1]
-    n, given, step = (0,)*math.gcd(C, 32), [_flat(o) for o in (table, rows, weights, steps, out)], max(512, -(-N//(4*torch.get_num_threads())))
+    n, given, step = (0,)*math.gcd(C, 32), [_flat(o) for o in (table, rows, weights, steps, out)], max((1 << 20)//C, -(-N//(4*torch.get_num_threads()))) # less does not pay for a thread
     _share([(a,) for a in range(0, N, step)], lambda a: gather_rows(n, *given, np.empty(len(PIXELS)*C, given[0].dtype), a, min(a+step, N)))
 
 # %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #b4dc8176
@@ -721,6 +721,6 @@ def cpu_scatter(
     "The transpose of `cpu_gather`; `grad` must be contiguous"
     C = grad.shape[1]
     L = math.gcd(C, 32)
-    while L > 8 and C//L < torch.get_num_threads(): L //= 2 # work for all threads; the numbers are the same
+    while L > 8 and C//L < torch.get_num_threads() and gout.numel() > 1 << 20: L //= 2 # work for all threads; the numbers are the same
     given = [_flat(o) for o in (grad, rows, weights, steps, gout)]
     _share([(c,) for c in range(0, C, L)], lambda c: scatter_rows((0,)*L, *given, np.empty(len(PIXELS)*L, given[0].dtype), C, c))
