@@ -34,20 +34,6 @@ def remember(model, item):
                 intrinsics=batch["intrinsics"][0, 1:], extrinsics=batch["extrinsics"][0, 1:])
 
 
-def decode(model, image, skips, bottom, sizes):
-    "Depth at the first so many of the decoder's five sizes"
-    import torch
-    from mvs_nb.models.pairnet import double
-    decoder, maps, x = model.decoder, [], bottom
-    for i, skip in enumerate(reversed(skips[-min(sizes, 4):])):
-        x = getattr(decoder, f"decoder_block{i+1}")(x, skip, maps[-1] if maps else None)
-        maps.append(decoder.answer(i, x))
-    if sizes == 5:
-        x = decoder.refine(torch.cat([double(x), double(maps[-1]), image], 1))
-        maps.append(decoder.answer(4, x))
-    return [1/(m.squeeze(1)*(1/model.near - 1/model.far) + 1/model.far) for m in maps]
-
-
 def unsteadiness(error, before, depth, cameras):
     "Mean difference of the log errors of two frames where both see the same surface: differentiable flicker. (error, true depth) of each frame; `cameras` are this frame's and the last one's"
     import torch
@@ -70,7 +56,8 @@ def film_loss(model, films, sizes, true_depth, steady):
         camera, depth = (films["intrinsics"][:, t], films["extrinsics"][:, t]), films["depth"][:, t]
         hidden, cell = (None, None) if state is None else (carry_hidden(state, *camera, depth if true_depth else None)[0], state.cell)
         hidden, cell = model.lstm_fusion["lstm_cell"](films["bottom"][:, t], hidden, cell)
-        answers = decode(model, films["image"][:, t], [s[:, t] for s in films["skips"]], hidden, sizes)
+        maps = model.decoder(films["image"][:, t], [s[:, t] for s in films["skips"]], hidden, sizes)
+        answers = [1/(m.squeeze(1)*(1/model.near - 1/model.far) + 1/model.far) for m in maps]
         losses = [head_loss("inverse_l1", a.float(), *truth_at(dict(depth=depth, mask=depth > 0), a.shape[-2:])) for a in answers]
         total = total + sum(losses)
         if steady:

@@ -102,11 +102,13 @@ class DepthDecoder(nn.Module):
         image:Tensor, # normalised [B, 3, H, W]
         skips:list, # four, fine to coarse, of the encoder [B, 2^i hyper, h, w]
         bottom:Tensor, # of the encoder, or what a memory made of it [B, 16 hyper, H/32, W/32]
-    )->list[Tensor]: # five maps in (0, 1), coarse to fine [B, 1, h, w]
+        sizes:int=5, # answer at the first so many sizes only
+    )->list[Tensor]: # so many maps in (0, 1), coarse to fine [B, 1, h, w]
         maps, x = [], bottom
-        for i, skip in enumerate(reversed(skips)):
+        for i, skip in enumerate(skips[::-1][:sizes]):
             x = getattr(self, f"decoder_block{i+1}")(x, skip, maps[-1] if maps else None)
             maps.append(self.answer(i, x))
+        if sizes < 5: return maps
         x = self.refine(torch.cat([double(x), double(maps[-1]), image], 1))
         return maps + [self.answer(4, x)]
 

@@ -100,12 +100,15 @@ def tap_steps(
     return torch.tensor(steps, dtype=torch.int32, device=device)
 
 # %% ../../nbs/6_volumetric/unprojection.ipynb #e2dd1350
+def _compiled(x): return cpu_kernels() if x.device.type == "cpu" else None # the compiled kernels, where they can treat a tensor
+
 def find(
     positions, # as in `place`
     *options, # as in `place`
 )->tuple[Tensor, Tensor]: # as in `place`
     "`place`, with the compiled kernel where there is one"
-    return (cpu_kernels().cpu_place if positions[0].device.type == "cpu" and cpu_kernels() else place)(positions, *options)
+    kernels = _compiled(positions[0])
+    return (kernels.cpu_place if kernels else place)(positions, *options)
 
 # %% ../../nbs/6_volumetric/unprojection.ipynb #78ebf1a5
 def room(
@@ -113,7 +116,8 @@ def room(
     *shape, # of the result
 )->Tensor: # not initialised, of that shape
     "Memory for the result; in large pages where that is possible, which are quicker to come by"
-    return cpu_kernels().memory(np.empty, shape, str(maps.dtype).split(".")[1]) if maps.device.type == "cpu" and cpu_kernels() else maps.new_empty(shape)
+    kernels = _compiled(maps)
+    return kernels.memory(np.empty, shape, str(maps.dtype).split(".")[1]) if kernels else maps.new_empty(shape)
 
 # %% ../../nbs/6_volumetric/unprojection.ipynb #77838699
 def collect(
@@ -124,7 +128,7 @@ def collect(
     out:Tensor, # written: one weighted sum of T rows for every sample [C, N]
 )->None:
     "Interpolate, with the compiled kernel where there is one"
-    if table.device.type == "cpu" and cpu_kernels(): return cpu_kernels().cpu_gather(table, row, weights, steps, out)
+    if kernels := _compiled(table): return kernels.cpu_gather(table, row, weights, steps, out)
     out.copy_((table[row] if len(steps) == 1 else sum(gather(table, row, w, s) for w, s in zip(weights.split(4, 1), steps.split(4)))).t())
 
 # %% ../../nbs/6_volumetric/unprojection.ipynb #a46069da
@@ -136,7 +140,7 @@ def give_back(
     gout:Tensor, # gradient of the samples [C, N]
 )->None:
     "The transpose of `collect`"
-    if grad.device.type == "cpu" and cpu_kernels(): return cpu_kernels().cpu_scatter(grad, row, weights, steps, gout)
+    if kernels := _compiled(grad): return kernels.cpu_scatter(grad, row, weights, steps, gout)
     scatter_add(grad, row, weights, steps, gout.t().contiguous())
 
 # %% ../../nbs/6_volumetric/unprojection.ipynb #52e7635e
