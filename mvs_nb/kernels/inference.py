@@ -72,13 +72,14 @@ class Upward:
     @staticmethod
     def fits(how:Geometry): return how == Geometry((2,)*3, (1,)*3, (1,)*3, True, (1,)*3, 1)
 
-# %% ../../nbs/2_matching/lean_inference.ipynb #a3a8483d
+# %% ../../nbs/2_matching/lean_inference.ipynb #0b3a9a0c
 def _streamed(x, weight, how, dtype):
     "Convolve planes that are made when they are needed"
     B, C, D, h, w = x.shape
     size = B*C*h*w*(4 if dtype == torch.float32 or isinstance(x, SweptVolume) else dtype.itemsize)
     cuts = slabs(D, size, slab_budget(w), 2 if isinstance(x, Upward) else 1)
-    return slab_convolve(lambda a, b: channels_last(x.planes(a, b).to(dtype)), cuts, weight, how)
+    planes = partial(x.planes, dtype=dtype) if isinstance(x, SweptVolume) else x.planes
+    return slab_convolve(lambda a, b: channels_last(planes(a, b).to(dtype)), cuts, weight, how)
 
 @torch.no_grad()
 def folded(
@@ -191,7 +192,7 @@ def source_boxes(
         seen.append((clip(row.min().floor() - 1, size[0]), clip(row.max().ceil() + 2, size[0]), clip(column.min().floor() - 1, size[1]), clip(column.max().ceil() + 2, size[1])))
     return seen
 
-# %% ../../nbs/2_matching/lean_inference.ipynb #08cd481f
+# %% ../../nbs/2_matching/lean_inference.ipynb #3dfc0f50
 class WindowVolume(SweptVolume):
     "A window of a `SweptVolume`: the reference cut to it, each source to what the window can see, all of one size"
     def __init__(self,
@@ -213,8 +214,8 @@ class WindowVolume(SweptVolume):
         self.shape = torch.Size((*volume.shape[:3], bottom - top, right - left))
         self.inside = ..., slice(top - a, bottom - a), slice(left - c, right - c)
 
-    def planes(self, a:int, b:int, feats:Tensor|None=None)->Tensor: # [B, C, b - a, h, w] of the window
-        return super().planes(a, b, feats)[self.inside]
+    def planes(self, a:int, b:int, feats:Tensor|None=None, dtype:torch.dtype|None=None)->Tensor: # [B, C, b - a, h, w] of the window
+        return super().planes(a, b, feats, dtype)[self.inside]
 
 # %% ../../nbs/2_matching/lean_inference.ipynb #2d75681e
 def tiled_logits(

@@ -8,7 +8,7 @@ __all__ = ['Term', 'Waiting', 'waiting', 'channels_last', 'rows', 'spans', 'chan
            'slab_convolve_backward', 'working_type', 'without_autocast', 'LeanConv', 'SweptVolume', 'swept_volume',
            'SweepConv', 'layer_parts', 'slope_of', 'norm_statistics', 'lean_convolve', 'lean']
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #96a0c44f
+# %% ../../nbs/2_matching/lean_regularization.ipynb #bb19beb3
 import math
 from dataclasses import dataclass
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from ..camera import InputError
 from ..cost_volume import view_maps
-from .plane_sweep import sweep
+from .plane_sweep import cpu_kernels, sweep
 from ..normalization import InPlaceNorm
 from ..warping import variant_zmin
 
@@ -72,12 +72,20 @@ def spans(
     step = max(1, (numbers if table.device.type == "cpu" else numbers*64)//table.shape[1])
     for a in range(0, len(table), step): yield slice(a, a + step)
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #65acca08
+# %% ../../nbs/2_matching/lean_regularization.ipynb #cad55a13
+def _compiled(*tensors):
+    "The compiled loops, where they can treat tensors"
+    if any(o.device.type != "cpu" for o in tensors) or cpu_kernels() is None: return None
+    from mvs_nb.kernels import cpu_lean
+    return cpu_lean if cpu_lean.lanes(*tensors) else None
+
+# %% ../../nbs/2_matching/lean_regularization.ipynb #6ad54c7f
 @torch.no_grad()
 def channel_statistics(
     x:Tensor, # in channels-last layout [B, C, ...]
 )->tuple[Tensor, Tensor]: # mean and variance (of the batch itself) of each channel [C], at least float32
     "Mean and variance in one pass over memory: two sums for each span while it is in the cache, joined in float64"
+    if kernels := _compiled(x): return kernels.cpu_statistics(x)
     table, k = rows(x)
     C, kind = x.shape[1], torch.promote_types(x.dtype, torch.float32)
     n, mean, squares = 0, torch.zeros(C, dtype=torch.float64, device=x.device), torch.zeros(C, dtype=torch.float64, device=x.device)
@@ -92,7 +100,7 @@ def channel_statistics(
         squares, mean, n = squares + spread + step**2*(n*m/(n + m)), mean + step*(m/(n + m)), n + m
     return mean.to(kind), (squares/n).clamp_(min=0).to(kind)
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #6d884c37
+# %% ../../nbs/2_matching/lean_regularization.ipynb #0f6a5ca5
 def _affine(term, k, kind):
     "Numbers a and b with norm(r) = a·r + b, k times side by side"
     a = term.scale.to(kind)*term.rstd.to(kind)
@@ -107,6 +115,9 @@ def activate(
     "Normalise, activate and add, a cache full at a time; nothing but the result is written"
     values = [t.value if last is None else channels_last(t.value[:, :, first:last]) for t in terms]
     if len(terms) == 1 and terms[0].scale is None: return values[0]
+    if kernels := _compiled(*values):
+        kind, one = torch.promote_types(values[0].dtype, torch.float32), (torch.ones(1), torch.zeros(1))
+        return kernels.cpu_activate(values, *zip(*(one if t.scale is None else _affine(t, 1, kind) for t in terms)), [1. if t.scale is None else t.slope for t in terms])
     out = torch.empty_like(values[0])
     (to, k), tables = rows(out), [rows(v)[0] for v in values]
     kind = torch.promote_types(out.dtype, torch.float32)
@@ -120,7 +131,7 @@ def activate(
             elif y is not here: here.copy_(y)
     return out
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #59861e68
+# %% ../../nbs/2_matching/lean_regularization.ipynb #2c858a08
 def _masked(term, part, gradient, ab):
     "Gradient below the activation, for one span of rows"
     y = torch.addcmul(ab[1], part, ab[0])
@@ -135,8 +146,14 @@ def term_backward(
 )->tuple[Tensor, Tensor|None, Tensor|None]: # gradients of value, scale and shift
     "Back through activation and batch norm: one pass for the two sums that batch statistics ask for, one for the result"
     if term.scale is None: return gradient, None, None
-    (table, k), (g, _), kind = rows(term.value), rows(gradient), torch.promote_types(gradient.dtype, torch.float32)
-    C, out = term.value.shape[1], gradient if reuse else torch.empty_like(gradient)
+    kernels, kind, C = _compiled(term.value, gradient), torch.promote_types(gradient.dtype, torch.float32), term.value.shape[1]
+    n, (a, b), r2 = term.value.numel()/C, _affine(term, 1, kind), term.rstd.double()**2
+    def share(plain, centred): return (a*plain/n, a*r2*centred/n) if term.batch else (0*plain, 0*plain)
+    if kernels:
+        out = gradient if reuse else kernels.new_like(gradient)
+        plain, centred = kernels.cpu_back(term.value, gradient, a, b, term.mean, term.slope, share, out)
+        return out, (centred*term.rstd.double()).to(term.scale.dtype), plain.to(term.shift.dtype)
+    (table, k), (g, _), out = rows(term.value), rows(gradient), gradient if reuse else torch.empty_like(gradient)
     to, ab, mean = rows(out)[0], _affine(term, k, kind), term.mean.to(kind).repeat(k)
     plain, centred = torch.zeros(2, C, dtype=torch.float64, device=g.device).unbind(0)
     for span in spans(table):
@@ -144,12 +161,11 @@ def term_backward(
         below, one = _masked(term, part, g[span].to(kind), ab), part.new_ones(1, len(part))
         plain += (one@below).view(k, C).double().sum(0)
         centred += (one@(part - mean).mul_(below)).view(k, C).double().sum(0)
-    n, a, r2 = term.value.numel()/C, ab[0][:C].double(), term.rstd.double()**2
-    share, tilt = ((a*plain/n).to(kind).repeat(k), (a*r2*centred/n).to(kind).repeat(k)) if term.batch else (None, None)
+    away, tilt = (o.to(kind).repeat(k) for o in share(plain, centred))
     for span in spans(table):
         part, here = table[span].to(kind), to[span]
         below = torch.mul(_masked(term, part, g[span].to(kind), ab), ab[0], out=here if here.dtype == kind else None)
-        if term.batch: below.sub_(share).addcmul_(part - mean, tilt, value=-1)
+        if term.batch: below.sub_(away).addcmul_(part - mean, tilt, value=-1)
         if below is not here: here.copy_(below)
     return out, (centred*term.rstd.double()).to(term.scale.dtype), plain.to(term.shift.dtype)
 
@@ -336,7 +352,7 @@ class LeanConv(torch.autograd.Function):
             else: out += [*term_backward(term, gx, reuse=term is terms[-1] and all(t.scale is not None for t in terms)), None, None]
         return None, None, None, None if gw is None else gw.to(weight.dtype), None if gb is None else gb.to(weight.dtype), *out
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #214893e1
+# %% ../../nbs/2_matching/lean_regularization.ipynb #3aa8e9f2
 class SweptVolume:
     "A cost volume that does not exist: features, sweep maps and hypotheses from which any of its planes can be made"
     def __init__(self,
@@ -351,8 +367,8 @@ class SweptVolume:
         B, _, C, h, w = feats.shape
         self.shape, self.ndim, self.device = torch.Size((B, C, hypotheses.shape[1], h, w)), 5, feats.device
 
-    def planes(self, a:int, b:int, feats:Tensor|None=None)->Tensor: # [B, C, b - a, h, w]
-        return sweep(self.feats if feats is None else feats, self.maps, self.hypotheses[:, a:b], **self.options)
+    def planes(self, a:int, b:int, feats:Tensor|None=None, dtype:torch.dtype|None=None)->Tensor: # [B, C, b - a, h, w]
+        return sweep(self.feats if feats is None else feats, self.maps, self.hypotheses[:, a:b], dtype=dtype, **self.options)
     def whole(self)->Tensor: return self.planes(0, self.shape[2]) # [B, C, D, h, w]
     def cuts(self): return slabs(self.shape[2], 4*self.shape.numel()//self.shape[2], slab_budget(self.shape[4]))
 
@@ -373,7 +389,7 @@ def swept_volume(
     feats, maps = view_maps(ref_features, src_features, ref_intrinsics, ref_extrinsics, src_intrinsics, src_extrinsics)
     return SweptVolume(feats, maps, hypotheses, "cvp" if squared_reference else "variance", variant_zmin(variant), implementation)
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #97a57355
+# %% ../../nbs/2_matching/lean_regularization.ipynb #e307ee2f
 class SweepConv(torch.autograd.Function):
     "A convolution of a `SweptVolume`, slab by slab: the volume exists neither forward nor backward"
     @staticmethod
@@ -386,7 +402,7 @@ class SweepConv(torch.autograd.Function):
     ):
         ctx.save_for_backward(feats, weight)
         ctx.volume, ctx.how, ctx.dtype = volume, how, dtype
-        return slab_convolve(lambda a, b: channels_last(volume.planes(a, b, feats).to(dtype)), volume.cuts(), weight.to(dtype), how)
+        return slab_convolve(lambda a, b: channels_last(volume.planes(a, b, feats, dtype)), volume.cuts(), weight.to(dtype), how)
 
     @staticmethod
     @once_differentiable
@@ -397,11 +413,9 @@ class SweepConv(torch.autograd.Function):
         wanted, total, made = ctx.needs_input_grad[3:], torch.zeros_like(feats), {}
         source = feats.detach().requires_grad_(wanted[0])
         def planes(a, b):
-            with torch.enable_grad(): made[a] = volume.planes(a, b, source)
-            return channels_last(made[a].detach().to(dtype))
-        def give(a, b, gradient):
-            volume_planes = made.pop(a)
-            total.add_(torch.autograd.grad(volume_planes, source, gradient.to(volume_planes.dtype))[0])
+            with torch.enable_grad(): made[a] = volume.planes(a, b, source, dtype)
+            return channels_last(made[a].detach())
+        def give(a, b, gradient): total.add_(torch.autograd.grad(made.pop(a), source, gradient)[0])
         gw = slab_convolve_backward(gout.to(dtype), planes, volume.cuts(), weight.to(dtype), ctx.how, wanted, give)
         return None, None, None, total if wanted[0] else None, gw.to(weight.dtype) if wanted[1] else None
 

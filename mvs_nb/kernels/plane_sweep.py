@@ -240,10 +240,11 @@ def compiled_sweep(
             return None
     return found
 
-# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #1a9cc997
-def _fused(feats, *args):
-    "In one pass if there is a kernel for the processor, else in pieces"
-    return ((compiled_sweep("cpu") if feats.device.type == "cpu" else None) or fused_sweep)(feats, *args)
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #c2aa5ba8
+def _fused(feats, *args, dtype=None):
+    "In one pass if there is a kernel for the processor, which writes bfloat16 at once, else in pieces"
+    kernel = compiled_sweep("cpu") if feats.device.type == "cpu" else None
+    return kernel(feats, *args, dtype) if kernel else fused_sweep(feats, *args)
 
 def _triton(*args, **options): return compiled_sweep("cuda")(*args, **options)
 
@@ -258,7 +259,7 @@ def implementations(
     if (device == "cuda" or interpreted) and compiled_sweep("cuda"): names.insert(2 if interpreted else 0, "triton")
     return names
 
-# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #ba5e9eb2
+# %% ../../nbs/2_matching/plane_sweep_kernels.ipynb #f2fd4e6c
 def sweep(
     feats:Tensor, # features, view 0 = reference [B, V, C, h, w]
     maps:Tensor, # sweep map of each source [B, V-1, 3, 4]
@@ -281,6 +282,6 @@ def sweep(
     known = implementations(feats.device.type)
     name = implementation or known[0]
     if name not in known: raise InputError(f"{name!r} is not available on this machine", field="implementation", fix=f"use one of {known}")
-    options = dict(dtype=dtype) if name == "triton" else {} # writes it at once
+    options = {} if name == "reference" else dict(dtype=dtype) # kernels write it at once
     with torch.autocast(feats.device.type, enabled=False):
         return _implementations[name](feats, maps.detach(), depth.detach(), reduce, groups if reduce == "group" else 1, zmin, **options).to(dtype or torch.promote_types(feats.dtype, torch.float32))
