@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['upconv3d', 'add_skip', 'check_volume', 'CostRegularization', 'OriginalCostRegularization']
 
-# %% ../nbs/2_matching/regularization.ipynb #127058c5
+# %% ../nbs/2_matching/regularization.ipynb #7c941774
 import torch
 from torch import Tensor, nn
 from .camera import InputError
 from .kernels.inference import block_runner
 from .normalization import norm_act
-from .features import Conv3d, ConvNormAct3d
+from .features import Conv3d, ConvNormAct3d, ConvTranspose3d
 
-# %% ../nbs/2_matching/regularization.ipynb #9d05fdde
+# %% ../nbs/2_matching/regularization.ipynb #3ef229ea
 def upconv3d(
     in_channels:int,
     out_channels:int,
@@ -21,7 +21,7 @@ def upconv3d(
     activation:str="relu", # see `norm_act`
 )->nn.Sequential: # [B, in, D, h, w] -> [B, out, 2D, 2h, 2w]; keys `0.weight` (convolution) and `1.*` (normalisation)
     "Transposed 3D convolution that doubles every axis exactly, normalisation, activation"
-    conv = nn.ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False)
+    conv = ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False)
     return nn.Sequential(conv, *norm_act(out_channels, 3, norm, activation))
 
 # %% ../nbs/2_matching/regularization.ipynb #e32bb707

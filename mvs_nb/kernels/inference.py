@@ -72,7 +72,7 @@ class Upward:
     @staticmethod
     def fits(how:Geometry): return how == Geometry((2,)*3, (1,)*3, (1,)*3, True, (1,)*3, 1)
 
-# %% ../../nbs/2_matching/lean_inference.ipynb #0b3a9a0c
+# %% ../../nbs/2_matching/lean_inference.ipynb #460c6900
 def _streamed(x, weight, how, dtype):
     "Convolve planes that are made when they are needed"
     B, C, D, h, w = x.shape
@@ -88,7 +88,7 @@ def folded(
 ): # activation [B, O, ...], or an `Upward`
     "Run one block in use: batch norm folded into the convolution, activation in place, inputs that need not exist slab by slab"
     conv, norm, act = layer_parts(block)
-    how, dtype = Geometry.of(conv), working_type(x.feats if isinstance(x, SweptVolume) else x.x if isinstance(x, Upward) else x, x.shape)
+    how, dtype = Geometry.of(conv), working_type(x.feats if isinstance(x, SweptVolume) else x.x if isinstance(x, Upward) else x)
     made = isinstance(x, (SweptVolume, Upward))
     if any(o._forward_hooks or o._forward_pre_hooks for o in block.modules()): return block(x.whole() if made else x)      # somebody is watching
     if made and not (how.same and conv.kernel_size == (3, 3, 3) and how.groups == 1 and foldable(norm, act)): x, made = x.whole(), False
@@ -103,7 +103,7 @@ def folded(
         if Upward.fits(how): return Upward(x, weight, bias, how, slope)
         return activate_(channels_last(convolve(x, weight, bias, how)), slope)
 
-# %% ../../nbs/2_matching/lean_inference.ipynb #956fc328
+# %% ../../nbs/2_matching/lean_inference.ipynb #b0fd12a8
 def plain(
     block:nn.Module,
     x, # a tensor [B, C, ...] or a `SweptVolume`
@@ -118,11 +118,11 @@ def block_runner(
     x, # the network's input: a tensor [B, C, ...], a `SweptVolume`, or a `Waiting` of lean blocks before it
     numbers:int|None=None, # in its largest tensor; None: those of `x`
 ): # (block, x) -> result
-    "How to run the blocks of a network: as they are, as lean nodes, or folded. \"auto\" trains lean from 4 million numbers on, \"least\" lean with features computed twice; raises `InputError` for an unknown name"
+    "How to run the blocks of a network: as they are, as lean nodes, or folded. \"auto\" trains lean from 2 million numbers on, \"least\" lean with features computed twice; raises `InputError` for an unknown name"
     if memory not in MEMORY: raise InputError(f"unknown '{memory}'", field="memory", fix=f"use one of {', '.join(MEMORY)}")
     if memory == "plain" or x.device.type == "meta": return plain
     if not torch.is_grad_enabled(): return folded
-    return lean if memory in ("lean", "least") or isinstance(x, Waiting) or (numbers or x.shape.numel()) >= 1 << 22 else plain
+    return lean if memory in ("lean", "least") or isinstance(x, Waiting) or (numbers or x.shape.numel()) >= 1 << 21 else plain
 
 # %% ../../nbs/2_matching/lean_inference.ipynb #24522370
 @contextmanager

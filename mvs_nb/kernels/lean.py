@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Term', 'Waiting', 'waiting', 'channels_last', 'rows', 'spans', 'channel_statistics', 'activate', 'term_backward',
            'Geometry', 'slow_volume', 'convolve', 'convolve_backward', 'slab_budget', 'slabs', 'slab_convolve',
-           'slab_convolve_backward', 'working_type', 'without_autocast', 'LeanConv', 'SweptVolume', 'swept_volume',
-           'SweepConv', 'layer_parts', 'slope_of', 'norm_statistics', 'lean_convolve', 'lean']
+           'slab_convolve_backward', 'working_type', 'without_autocast', 'LeanConv', 'volume_conv', 'SweptVolume',
+           'swept_volume', 'SweepConv', 'layer_parts', 'slope_of', 'norm_statistics', 'lean_convolve', 'lean']
 
 # %% ../../nbs/2_matching/lean_regularization.ipynb #bb19beb3
 import math
@@ -169,16 +169,16 @@ def term_backward(
         if below is not here: here.copy_(below)
     return out, (centred*term.rstd.double()).to(term.scale.dtype), plain.to(term.shift.dtype)
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #a74349aa
+# %% ../../nbs/2_matching/lean_regularization.ipynb #1686dba8
 @dataclass(frozen=True)
 class Geometry:
     "The numbers of a convolution layer"
-    stride: tuple # of each axis, as all of these
-    padding: tuple # zeros on both sides
-    dilation: tuple # distance of taps
-    transposed: bool # a layer that enlarges
-    output_padding: tuple # more at the end, of a transposed one
-    groups: int # of channels
+    stride: tuple = (1, 1, 1) # of each axis, as all of these
+    padding: tuple = (0, 0, 0) # zeros on both sides
+    dilation: tuple = (1, 1, 1) # distance of taps
+    transposed: bool = False # a layer that enlarges
+    output_padding: tuple = (0, 0, 0) # more at the end, of a transposed one
+    groups: int = 1 # of channels
 
     @classmethod
     def of(cls, conv): return cls(conv.stride, conv.padding, conv.dilation, conv.transposed, conv.output_padding, conv.groups)
@@ -215,7 +215,7 @@ def _swapped(function, *tensors):
     "The same with planes and columns exchanged, which only cubes of kernels allow"
     return function(*(o.transpose(2, 4) for o in tensors)).transpose(2, 4)
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #c6c78ba9
+# %% ../../nbs/2_matching/lean_regularization.ipynb #df53fe1d
 def convolve_backward(
     gradient:Tensor, # of the output [B, O, ...]
     x:Tensor, # input [B, C, ...]
@@ -223,7 +223,10 @@ def convolve_backward(
     how:Geometry,
     wanted:list, # whether gradients of input, weight and bias are wanted
 )->list: # the gradients, or None
-    "Gradients of `convolve`, past the slow path: planes and columns exchanged where that is enough, else with a second, empty item in the batch"
+    "Gradients of `convolve`, past the slow path: planes and columns exchanged where that is enough, else with a second, empty item in the batch. On a CPU the weight's is never computed in bfloat16"
+    if wanted[1] and x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.ndim == 5:
+        gx, _, gb = convolve_backward(gradient, x, weight, how, [wanted[0], False, wanted[2]]) if wanted[0] or wanted[2] else [None]*3
+        return [gx, convolve_backward(gradient.float(), x.float(), weight.float(), how, [False, True, False])[1], gb]
     sizes = [gradient.shape[1]] if wanted[2] else None
     back = lambda g, x, w: torch.ops.aten.convolution_backward(g, x, w, sizes, *how.arguments, wanted)
     if not slow_volume(x): return list(back(gradient, x, weight))
@@ -290,15 +293,13 @@ def slab_convolve_backward(
         if wanted[1]: total = gw if total is None else total.add_(gw)
     return total
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #a1734b93
+# %% ../../nbs/2_matching/lean_regularization.ipynb #c5a1a2a5
 def working_type(
     x:Tensor, # [B, ...]
-    shape, # of the input of the convolution (B, C, ...)
 )->torch.dtype: # of the convolution
-    "What autocast asks for; float32 for bfloat16 volumes of two planes, which oneDNN gets wrong on some processors"
+    "What autocast asks for"
     kind = x.device.type
-    asked = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and x.dtype != torch.float64 else x.dtype
-    return torch.float32 if kind == "cpu" and asked == torch.bfloat16 and len(shape) == 5 and shape[2] <= 2 else asked
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) and x.dtype != torch.float64 else x.dtype
 
 def without_autocast(
     backward, # (ctx, gradient) -> gradients
@@ -351,6 +352,22 @@ class LeanConv(torch.autograd.Function):
             if not any(needs[2 + 5*i:7 + 5*i]): out += [None]*5
             else: out += [*term_backward(term, gx, reuse=term is terms[-1] and all(t.scale is not None for t in terms)), None, None]
         return None, None, None, None if gw is None else gw.to(weight.dtype), None if gb is None else gb.to(weight.dtype), *out
+
+# %% ../../nbs/2_matching/lean_regularization.ipynb #e7452ab2
+def volume_conv(
+    x:Tensor, # [B, C, D, h, w]
+    weight:Tensor, # [O, C, ...], transposed ones [C, O, ...]
+    bias:Tensor|None, # [O]
+    how:Geometry,
+)->Tensor: # [B, O, ...]
+    "A 3D convolution, transposed or not; on a CPU quick for small volumes, and with the right gradient in bfloat16"
+    if x.device.type == "cpu":
+        kind = working_type(x)
+        with torch.autocast("cpu", enabled=False): out = LeanConv.apply(how, ((1., False),), kind, weight, bias, channels_last(x), *[None]*4)
+        return out if x.is_contiguous(memory_format=torch.channels_last_3d) else out.contiguous() # torch's batch norm is more exact with channels first
+    stride, padding, dilation, transposed, more, groups = how.arguments
+    if transposed: return nn.functional.conv_transpose3d(x, weight, bias, stride, padding, more, groups, dilation)
+    return nn.functional.conv3d(x, weight, bias, stride, padding, dilation, groups)
 
 # %% ../../nbs/2_matching/lean_regularization.ipynb #3aa8e9f2
 class SweptVolume:
@@ -456,14 +473,14 @@ def norm_statistics(
         norm.running_var.lerp_((var*n/max(n - 1, 1)).to(norm.running_var.dtype), share)
     return mean, torch.rsqrt(var + norm.eps), True
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #20f1c05f
+# %% ../../nbs/2_matching/lean_regularization.ipynb #3c43974d
 def lean_convolve(
     conv:nn.Module, # 2D or 3D, transposed or not
     x, # a `Waiting` or a `SweptVolume`
 )->Tensor: # [B, O, ...], channels-last
     "One convolution as a node that keeps only what it was given"
     how, value = Geometry.of(conv), x.feats if isinstance(x, SweptVolume) else x.terms[0].value
-    dtype = working_type(value, x.shape)
+    dtype = working_type(value)
     with torch.autocast(value.device.type, enabled=False):
         if isinstance(x, SweptVolume): return SweepConv.apply(x, how, dtype, x.feats, conv.weight)
         flat = [o for t in x.terms for o in (t.value, t.scale, t.shift, t.mean, t.rstd)]

@@ -6,7 +6,7 @@
 __all__ = ['FeaturePyramid', 'UpConvNormAct3d', 'StageRegularization', 'LogVariance', 'enlarge', 'search_limits',
            'stage_hypotheses', 'released_hypotheses', 'CascadeMVSNet', 'check_cascade', 'combined_confidence']
 
-# %% ../../nbs/4_depth_nets/cascade.ipynb #ddeecb2c
+# %% ../../nbs/4_depth_nets/cascade.ipynb #f6138048
 import dataclasses
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from ..camera import InputError, scale_intrinsics
 from ..cost_volume import variance_volume
 from ..kernels.inference import block_runner, puts_off, set_memory
 from ..kernels.lean import swept_volume
-from ..features import Conv3d, ConvNormAct2d, ConvNormAct3d
+from ..features import Conv3d, ConvNormAct2d, ConvNormAct3d, ConvTranspose3d
 from .mvsnet import MVSNet, check_inputs, normalize_images
 from ..normalization import norm_act
 from ..regularization import CostRegularization
@@ -47,7 +47,7 @@ class FeaturePyramid(nn.Module):
         fine = F.interpolate(middle, scale_factor=2., mode="nearest") + self.inner2(full)
         return self.out1(quarter), self.out2(middle), self.out3(fine)
 
-# %% ../../nbs/4_depth_nets/cascade.ipynb #74a85f49
+# %% ../../nbs/4_depth_nets/cascade.ipynb #bf9fcafd
 class UpConvNormAct3d(nn.Module):
     "Transposed 3D convolution that doubles every axis, normalisation, activation: keys `conv.*` and `bn.*`"
     def __init__(self,
@@ -57,7 +57,7 @@ class UpConvNormAct3d(nn.Module):
         activation:str="relu", # see `norm_act`
     ):
         super().__init__()
-        self.conv = nn.ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False)
+        self.conv = ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1, bias=False)
         self.bn, self.act = norm_act(out_channels, 3, norm, activation)
 
     def forward(self, x:Tensor)->Tensor: # [B, in, D, h, w] -> [B, out, 2D, 2h, 2w]

@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['image_pyramid', 'PyramidFeatures', 'PyramidRegularization', 'own_statistics', 'refined_hypotheses', 'CVPMVSNet']
 
-# %% ../../nbs/4_depth_nets/pyramid.ipynb #f8cc444f
+# %% ../../nbs/4_depth_nets/pyramid.ipynb #f31f8b5d
 import dataclasses
 from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from ..camera import InputError, scale_intrinsics
 from ..cost_volume import variance_volume
 from ..kernels.inference import block_runner, plain, puts_off, set_memory
 from ..kernels.lean import SweptVolume, swept_volume
-from ..features import Conv3d, ConvNormAct3d
+from ..features import Conv3d, ConvNormAct3d, ConvTranspose3d
 from ..hypotheses import released_search_step, search_step
 from .cascade import combined_confidence, enlarge, search_limits, stage_hypotheses
 from .mvsnet import check_inputs, normalize_images
@@ -56,7 +55,7 @@ class PyramidFeatures(nn.Module):
         for name in self.widths: images = getattr(self, f"conv0{name}")(images)
         return images
 
-# %% ../../nbs/4_depth_nets/pyramid.ipynb #c2dfc72a
+# %% ../../nbs/4_depth_nets/pyramid.ipynb #c962a79a
 class PyramidRegularization(nn.Module):
     "The 3D U-Net that serves every level: one halving, so any even number of planes will do"
     halo = 24 # pixels to each side that a result depends on, rounded up to a multiple of 8
@@ -70,16 +69,13 @@ class PyramidRegularization(nn.Module):
         self.conv0, self.conv0a = block(16, 16), block(16, 16)
         self.conv1, self.conv2, self.conv2a = block(16, 32, 3, 2), block(32, 32), block(32, 32)
         self.conv3, self.conv4, self.conv4a = block(32, 64), block(64, 64), block(64, 64)
-        self.conv5 = nn.Sequential(nn.ConvTranspose3d(64, 32, 3, padding=1, bias=False), *norm_act(32, 3, norm))
+        self.conv5 = nn.Sequential(ConvTranspose3d(64, 32, 3, padding=1, bias=False), *norm_act(32, 3, norm))
         self.conv6 = upconv3d(32, 16, norm)
         self.prob0 = Conv3d(16, 1, 3, padding=1)
 
     def forward(self, volume)->Tensor: # a tensor or a `SweptVolume` [B, 16, D, h, w], D, h and w even -> logits [B, D, h, w]
-        run, axis = block_runner(self.memory, volume), 3 if torch.is_autocast_enabled("cpu") else 4
+        run = block_runner(self.memory, volume)
         if run is plain and isinstance(volume, SweptVolume): volume = volume.whole()
-        if run is plain and volume.device.type == "cpu" and volume.shape[2] < volume.shape[axis]:
-            kernels = {k: p.transpose(2, axis) for k, p in self.named_parameters() if p.ndim == 5}
-            return functional_call(self, kernels, volume.transpose(2, axis)).transpose(1, axis - 1)
         full = run(self.conv0a, run(self.conv0, volume))
         half = run(self.conv2a, run(self.conv2, run(self.conv1, full)))
         x = run(self.conv4a, run(self.conv4, run(self.conv3, half)))

@@ -27,7 +27,7 @@ from ..metrics import mean_metrics
 from .checkpoints import load_checkpoint, save_checkpoint
 from .loading import StepSampler, make_loader, rng_state, seed_all, set_rng_state
 
-# %% ../../nbs/3_training/engine.ipynb #a7881037
+# %% ../../nbs/3_training/engine.ipynb #1b81295f
 def make_fabric(
     devices:int|None=None, # processes on this machine, one per GPU; None: what torchrun says, or 1
     accelerator:str="auto", # "cpu", "cuda", "mps" or "auto"
@@ -36,8 +36,6 @@ def make_fabric(
 ):
     "Lightning Fabric for one process or many; call `.launch()` on it first thing"
     from lightning_fabric import Fabric
-    if precision.startswith("bf16") and (accelerator == "cpu" or accelerator == "auto" and not torch.cuda.is_available()):
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16") # with AMX, oneDNN's weight gradient of thin bfloat16 volumes writes past its memory (torch 2.13)
     told = os.environ if torch.distributed.is_torchelastic_launched() else {}
     local, world = int(told.get("LOCAL_WORLD_SIZE", 1)), int(told.get("WORLD_SIZE", 1))
     devices, nodes = devices or local, nodes or max(1, world//local)

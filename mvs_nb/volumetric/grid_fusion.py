@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['GridConv', 'grid_norm', 'ConvGRUCell3d', 'ConvLSTMCell3d', 'RunningPool3d', 'GridFusion']
 
-# %% ../../nbs/6_volumetric/grid_fusion.ipynb #4cff5a2d
+# %% ../../nbs/6_volumetric/grid_fusion.ipynb #427b7261
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from ..camera import InputError
+from ..kernels.lean import Geometry, volume_conv
 from .networks import fast_layout
 
-# %% ../../nbs/6_volumetric/grid_fusion.ipynb #170c7478
+# %% ../../nbs/6_volumetric/grid_fusion.ipynb #931a12a5
 class GridConv(nn.Module):
     "3 x 3 x 3 convolution over grids side by side: keys `weight` and, if wanted, `bias`"
     def __init__(self,
@@ -27,7 +27,7 @@ class GridConv(nn.Module):
     def forward(self,
         *grids:Tensor, # each [B, its channels, X, Y, Z]
     )->Tensor: # [B, out, X, Y, Z]
-        return F.conv3d(fast_layout(torch.cat(grids, 1)), self.weight, self.bias, padding=1)
+        return volume_conv(fast_layout(torch.cat(grids, 1)), self.weight, self.bias, Geometry(padding=(1,)*3))
 
 # %% ../../nbs/6_volumetric/grid_fusion.ipynb #dff78b3a
 def grid_norm(

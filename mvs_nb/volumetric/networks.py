@@ -6,13 +6,14 @@
 __all__ = ['same_padding', 'same_conv', 'same_transposed', 'InstanceShift', 'make_norm', 'SameConv', 'SameTransposed', 'UpConv',
            'SeparableConv', 'ImageFeatures', 'ImageEncoder', 'fast_layout', 'GridUNet', 'DepthDecoder']
 
-# %% ../../nbs/6_volumetric/networks.ipynb #2fbeb27f
+# %% ../../nbs/6_volumetric/networks.ipynb #e76b238a
 from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 from ..camera import InputError
+from ..kernels.lean import Geometry, volume_conv
 
 # %% ../../nbs/6_volumetric/networks.ipynb #bbeee888
 def same_padding(
@@ -24,7 +25,7 @@ def same_padding(
     total = max((-(-size//stride) - 1)*stride + kernel - size, 0)
     return total//2, total - total//2
 
-# %% ../../nbs/6_volumetric/networks.ipynb #f2324465
+# %% ../../nbs/6_volumetric/networks.ipynb #4d827557
 def same_conv(
     x:Tensor, # [N, in, *sizes], two or three sizes
     weight:Tensor, # [out, in/groups, k, k] or [out, in/groups, k, k, k]
@@ -34,11 +35,12 @@ def same_conv(
 )->Tensor: # [N, out, *sizes/stride, rounded up]
     "Convolution with SAME padding"
     pads = [same_padding(n, k, stride) for n, k in zip(x.shape[2:], weight.shape[2:])]
-    conv = F.conv2d if x.ndim == 4 else F.conv3d
-    if all(a == b for a, b in pads): return conv(x, weight, bias, stride, [a for a, _ in pads], 1, groups)
-    return conv(F.pad(x, [n for pair in reversed(pads) for n in pair]), weight, bias, stride, 0, 1, groups)
+    before = tuple(a for a, _ in pads)
+    if any(a != b for a, b in pads): x, before = F.pad(x, [n for pair in reversed(pads) for n in pair]), (0,)*len(pads)
+    if x.ndim == 4: return F.conv2d(x, weight, bias, stride, before, 1, groups)
+    return volume_conv(x, weight, bias, Geometry((stride,)*3, before, groups=groups))
 
-# %% ../../nbs/6_volumetric/networks.ipynb #1b80b62d
+# %% ../../nbs/6_volumetric/networks.ipynb #7d8c329f
 def same_transposed(
     x:Tensor, # [N, in, *sizes], two or three sizes
     weight:Tensor, # [in, out, k, k] or [in, out, k, k, k], k >= stride
@@ -46,9 +48,9 @@ def same_transposed(
     stride:int=1, # how much larger the result is
 )->Tensor: # [N, out, *sizes*stride]
     "The adjoint of `same_conv`: every input paints its kernel into the result, and what hangs over the rims is cut off"
-    conv = F.conv_transpose2d if x.ndim == 4 else F.conv_transpose3d
-    x_sizes, front = x.shape[2:], [(k - stride)//2 for k in weight.shape[2:]]
-    out = conv(x, weight, bias, stride, front)
+    x_sizes, front = x.shape[2:], tuple((k - stride)//2 for k in weight.shape[2:])
+    if x.ndim == 4: out = F.conv_transpose2d(x, weight, bias, stride, front)
+    else: out = volume_conv(x, weight, bias, Geometry((stride,)*3, front, transposed=True))
     for axis, n in enumerate(x_sizes, 2): out = out.narrow(axis, 0, n*stride)
     return out
 
