@@ -74,7 +74,7 @@ class PlainMVSNet(nn.Module):
 def problem(height=512, width=640, planes=192, views=3):
     "Random images, a small rig, plane depths"
     generator = torch.Generator().manual_seed(0)
-    eyes = torch.tensor([[0., 0., 0.], [.3, 0., 0.], [-.3, .1, 0.], [.1, -.3, 0.], [-.1, .2, .1]])[:views]
+    eyes = torch.cat([torch.tensor([[0., 0., 0.], [.3, 0., 0.], [-.3, .1, 0.]]), .3*torch.randn(9, 3, generator=torch.Generator().manual_seed(1))])[:views]
     E = look_at(eyes, torch.tensor([0., 0., 3.]).expand(views, 3), up=(0., -1., 0.))[None]
     K = intrinsics_from_fov(60., height, width).expand(1, views, 3, 3)
     return torch.rand(1, views, 3, height, width, generator=generator), K, E, uniform_hypotheses(2., 6., planes)
@@ -140,11 +140,11 @@ def status(field):
     with open("/proc/self/status") as f: return next(int(line.split()[1])*1024 for line in f if line.startswith(field))
 
 
-def peak(work, name, bf16, planes, threads):
+def peak(work, name, bf16, planes, threads, views=3):
     "In a fresh process: the most memory that a step or a prediction needs above weights and images, in bytes; None where the system does not tell"
     if sys.platform != "linux": return None
     torch.set_num_threads(threads)
-    net, inputs, small = networks()[name], problem(planes=planes), problem(64, 96, 16)
+    net, inputs, small = networks()[name], problem(planes=planes, views=views), problem(64, 96, 16)
     run = step if work == "step" else predict
     run(net, small, bf16) # compile first
     before = status("VmRSS")
@@ -188,6 +188,9 @@ def table(short=False):
             mine = peak_apart(work, "ours", bf16, 192, torch.get_num_threads())
             add(f"MVSNet {label}, 640x512, D=192, {'bfloat16' if bf16 else 'float32'}", "peak memory, plain float32 / ours", None if mine is None else against/mine, *goal,
                 mib=None if mine is None else mine/MiB, plain_mib=None if against is None else against/MiB)
+    few, many = (peak_apart("prediction", "ours", False, 192, torch.get_num_threads(), views) for views in (2, 9))
+    add("MVSNet prediction, 640x512, D=192, float32", "peak memory, 9 views / 2 views", few and many/few, 1.1, mib=many and many/MiB, plain_mib=few and few/MiB)
+    rows[-1]["better"] = "lower"
     return rows
 
 

@@ -169,7 +169,7 @@ def term_backward(
         if below is not here: here.copy_(below)
     return out, (centred*term.rstd.double()).to(term.scale.dtype), plain.to(term.shift.dtype)
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #1686dba8
+# %% ../../nbs/2_matching/lean_regularization.ipynb #736de293
 @dataclass(frozen=True)
 class Geometry:
     "The numbers of a convolution layer"
@@ -188,10 +188,13 @@ class Geometry:
     def sliceable(self): return not self.transposed and set(self.padding + self.dilation) == {1} and self.stride in ((1,)*3, (2,)*3) # of 3 x 3 x 3 kernels
     @property
     def same(self): return self.sliceable and self.stride[0] == 1
+    def adjoint(self, x, y, kernel): # of the layer that takes shape `x` to shape `y`
+        more = (0, 0, 0) if self.transposed else tuple(n - ((m - 1)*s - 2*p + d*(k - 1) + 1) for n, m, s, p, d, k in zip(x[2:], y[2:], self.stride, self.padding, self.dilation, kernel[2:]))
+        return Geometry(*self.arguments[:3], not self.transposed, more, self.groups)
     @property
     def thick(self): return Geometry(self.stride, (1 + self.stride[0], *self.padding[1:]), *self.arguments[2:])
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #aecbf854
+# %% ../../nbs/2_matching/lean_regularization.ipynb #1084b6f0
 def slow_volume(
     x:Tensor, # [B, C, ...]
 )->bool:
@@ -205,17 +208,19 @@ def convolve(
     how:Geometry,
 )->Tensor: # [B, O, ...], channels-last
     "A convolution as the layer computes it, past torch's slow path for small volumes"
-    if not (slow_volume(x) and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled): return torch.ops.aten.convolution(x, weight, bias, *how.arguments)
+    found = _direct(x, weight, bias, how) if slow_volume(x) else None
+    return torch.ops.aten.convolution(x, weight, bias, *how.arguments) if found is None else found
+
+_upward = getattr(torch.ops.mkldnn, "_convolution_transpose_pointwise", None) # private to torch, and not in every build
+
+def _direct(x, weight, bias, how):
+    "oneDNN without torch's rule; None where it cannot be called"
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled): return None
     s, p, d, transposed, more, groups = how.arguments
     if not transposed: return torch.ops.aten.mkldnn_convolution(x, weight, bias, p, s, d, groups)
-    if x.shape[-1] > x.shape[2] and x[:, :, 0].numel() > 20480: return _swapped(lambda *o: torch.ops.aten.convolution(*o, bias, *how.arguments), x, weight)
-    return torch.ops.aten.convolution(torch.cat([x, torch.zeros_like(x)]), weight, bias, *how.arguments)[:1].clone()
+    return _upward(x, weight, bias, p, more, s, d, groups, "none", [], "") if _upward and groups == 1 else None
 
-def _swapped(function, *tensors):
-    "The same with planes and columns exchanged, which only cubes of kernels allow"
-    return function(*(o.transpose(2, 4) for o in tensors)).transpose(2, 4)
-
-# %% ../../nbs/2_matching/lean_regularization.ipynb #df53fe1d
+# %% ../../nbs/2_matching/lean_regularization.ipynb #dfe47d2d
 def convolve_backward(
     gradient:Tensor, # of the output [B, O, ...]
     x:Tensor, # input [B, C, ...]
@@ -227,6 +232,8 @@ def convolve_backward(
     if wanted[1] and x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.ndim == 5:
         gx, _, gb = convolve_backward(gradient, x, weight, how, [wanted[0], False, wanted[2]]) if wanted[0] or wanted[2] else [None]*3
         return [gx, convolve_backward(gradient.float(), x.float(), weight.float(), how, [False, True, False])[1], gb]
+    if slow_volume(x) and wanted[0] and (gx := _direct(gradient, weight, None, how.adjoint(x.shape, gradient.shape, weight.shape))) is not None:
+        return [gx, *(convolve_backward(gradient, x, weight, how, [False, *wanted[1:]])[1:] if any(wanted[1:]) else [None]*2)]
     sizes = [gradient.shape[1]] if wanted[2] else None
     back = lambda g, x, w: torch.ops.aten.convolution_backward(g, x, w, sizes, *how.arguments, wanted)
     if not slow_volume(x): return list(back(gradient, x, weight))

@@ -143,17 +143,20 @@ def give_back(
     if kernels := _compiled(grad): return kernels.cpu_scatter(grad, row, weights, steps, gout)
     scatter_add(grad, row, weights, steps, gout.t().contiguous())
 
-# %% ../../nbs/6_volumetric/unprojection.ipynb #ef1a3d33
+# %% ../../nbs/6_volumetric/unprojection.ipynb #68ae6c82
 def each(
     work, # function of an index
     maps:Tensor, # [M, ...]
 )->None:
     "Do the work for every map; on a processor several at a time, which pays where one is too small for all threads"
-    if kernels := _compiled(maps): kernels.run_tasks([(m,) for m in range(len(maps))], work)
+    inference = torch.is_inference_mode_enabled()
+    def one(m): # threads do not inherit modes
+        with torch.inference_mode(inference), torch.no_grad(): work(m)
+    if kernels := _compiled(maps): kernels.run_tasks([(m,) for m in range(len(maps))], one)
     else:
-        for m in range(len(maps)): work(m)
+        for m in range(len(maps)): one(m)
 
-# %% ../../nbs/6_volumetric/unprojection.ipynb #b3258f2f
+# %% ../../nbs/6_volumetric/unprojection.ipynb #3ffb4fb3
 class Resample(torch.autograd.Function):
     "Samples of maps, one output of a map after the other; for the backward pass it keeps the function that computes the positions, and computes them again"
     @staticmethod
@@ -168,7 +171,6 @@ class Resample(torch.autograd.Function):
         maps, size = maps.to(torch.promote_types(maps.dtype, torch.float32)), maps.shape[2:]
         steps, share, C, early = tap_steps(size, nearest, maps.device), count//len(maps), maps.shape[1], {0: places(0)}
         out = room(maps, count, C+len(early[0][1]), len(early[0][0][0]))
-        @torch.no_grad()
         def one(m):
             table = F.pad(maps[m], (1, 1)*len(size)).flatten(1).t().contiguous() # rows of C numbers
             for k in range(m*share, (m+1)*share):
@@ -186,7 +188,6 @@ class Resample(torch.autograd.Function):
         (M, C, *size), (count, places, nearest, clamp) = ctx.shape, ctx.options
         steps, share = tap_steps(size, nearest, gout.device), count//M
         grad = gout.new_zeros(M, *(n+2 for n in size), C)
-        @torch.no_grad()
         def one(m):
             for k in range(m*share, (m+1)*share):
                 row, weights = find(places(k)[0], size, nearest, clamp, gout.dtype)
