@@ -1,7 +1,7 @@
 """All five systems: a prediction and a training step of each network as it runs by default, against the readable form with torch's own layers.
 
-    python benchmarks/systems.py            # eight minutes on two quiet cores; writes data/measured/performance_systems.json
-    python benchmarks/systems.py --short    # small inputs, correctness only, half a minute
+    python benchmarks/systems.py            # ten minutes on two quiet cores; writes data/measured/performance_systems.json
+    python benchmarks/systems.py --short    # small inputs, correctness only, ten seconds
 
 `plain` is the same network with `implementation="reference"`, `memory="plain"` and the 3D layers of torch: whole warped volumes, `grid_sample`, layer after
 layer. Random weights and images, float32. A step is forward, a loss, backward and Adam. Times are medians over alternating repeats; peaks are the memory
@@ -14,7 +14,7 @@ from mvs_nb import features
 from mvs_nb.camera import intrinsics_from_fov, look_at
 from mvs_nb.files import atomic_path, data_folder
 from mvs_nb.hypotheses import uniform_hypotheses
-from mvs_nb.kernels.inference import set_memory
+from mvs_nb.kernels.inference import merge_norms, set_memory
 from mvs_nb.models.cascade import CascadeMVSNet
 from mvs_nb.models.deep_video import FusionNet
 from mvs_nb.models.lsm import DepthLSM, VoxelLSM
@@ -43,8 +43,8 @@ def problem(name, small=False):
     return [torch.rand(1, V, 3, H, W, generator=generator), intrinsics_from_fov(60., H, W).expand(1, V, 3, 3), E] + ([uniform_hypotheses(1., 4., D)] if D else [])
 
 
-def networks(name):
-    "The plain network and ours, with the same weights and running statistics"
+def networks(name, work="step"):
+    "The plain network and ours, with the same weights and running statistics; for predictions those of films as `VideoStream` runs them"
     torch.manual_seed(0)
     make, nets = SYSTEMS[name][0], {}
     ours = make()
@@ -54,7 +54,7 @@ def networks(name):
     plain.load_state_dict(ours.state_dict())
     for o in plain.modules():
         if type(o) in (features.Conv3d, features.ConvTranspose3d): o.__class__ = getattr(nn, type(o).__name__)
-    return dict(plain=plain, ours=ours)
+    return dict(plain=plain, ours=merge_norms(ours.eval()) if work == "prediction" and isinstance(ours, PairNet) else ours)
 
 
 def maps_of(out):
@@ -87,8 +87,8 @@ def spent(function, *args):
 
 def ratio(name, work, repeats):
     "Median of plain time over ours, measured alternately after a warm-up, and the medians of both"
-    nets, inputs, pairs = networks(name), problem(name), []
-    optimizers = {k: torch.optim.Adam(o.parameters(), 1e-4) for k, o in nets.items()}
+    nets, inputs, pairs = networks(name, work), problem(name), []
+    optimizers = {k: torch.optim.Adam(o.parameters(), 1e-4) for k, o in nets.items()} if work == "step" else {}
     for i in range(repeats + 1):
         pairs.append([spent(step, nets[k], inputs, optimizers[k]) if work == "step" else spent(predict, nets[k], inputs) for k in ("plain", "ours")])
     return statistics.median(a/b for a, b in pairs[1:]), *(statistics.median(o) for o in zip(*pairs[1:]))
@@ -103,7 +103,7 @@ def peak(name, work, form, threads):
     "In a fresh process: the most memory that a step or a prediction needs above weights and inputs, in bytes; None where the system does not tell"
     if sys.platform != "linux": return None
     torch.set_num_threads(threads)
-    net, inputs, run = networks(name)[form], problem(name), step if work == "step" else predict
+    net, inputs, run = networks(name, work)[form], problem(name), step if work == "step" else predict
     run(net, problem(name, small=True)) # compile first
     before = status("VmRSS")
     with open("/proc/self/clear_refs", "w") as f: f.write("5") # forget the highest mark
@@ -122,7 +122,7 @@ def check():
     rows = []
     for name in SYSTEMS:
         nets, inputs = networks(name), problem(name, small=True)
-        (want, got), gradients = (predict(nets[k], inputs) for k in ("plain", "ours")), {}
+        (want, got), gradients = (predict(o, inputs) for o in networks(name, "prediction").values()), {}
         rows.append(dict(name=f"{name}, small", what="prediction: relative difference", value=max(float((a - b).norm()/b.norm()) for a, b in zip(got, want)), unit="", target=1e-3, stretch=None, better="lower"))
         for k, net in nets.items():
             torch.manual_seed(0)

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['MEMORY', 'folded_layer', 'foldable', 'activate_', 'Upward', 'folded', 'plain', 'block_runner', 'still_statistics',
-           'run_chain', 'puts_off', 'set_memory', 'source_boxes', 'WindowVolume', 'tiled_logits', 'in_tiles',
-           'tiled_depth']
+           'run_chain', 'merge_norms', 'puts_off', 'set_memory', 'source_boxes', 'WindowVolume', 'tiled_logits',
+           'in_tiles', 'tiled_depth']
 
-# %% ../../nbs/2_matching/lean_inference.ipynb #7b143015
+# %% ../../nbs/2_matching/lean_inference.ipynb #e4e58955
+import copy
 from contextlib import contextmanager, nullcontext
 from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 from ..camera import InputError
 from .lean import Geometry, SweptVolume, Waiting, activate, channels_last, convolve, layer_parts, lean, slab_budget, slab_convolve, slabs, slope_of, waiting, working_type
@@ -139,7 +141,7 @@ def still_statistics(
             if before is None: del o.track_running_stats
             else: o.track_running_stats = before
 
-# %% ../../nbs/2_matching/lean_inference.ipynb #dcf9302a
+# %% ../../nbs/2_matching/lean_inference.ipynb #495db25d
 def run_chain(
     net:nn.Module, # whose children are blocks in the order of their use, the last one a bare convolution
     images:Tensor, # [N, 3, H, W]
@@ -155,6 +157,20 @@ def run_chain(
     if run is folded or memory != "least": return one(images)
     return checkpoint(one, images, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), still_statistics(net)))
 
+# %% ../../nbs/2_matching/lean_inference.ipynb #1015d512
+def merge_norms(
+    model:nn.Module, # in evaluation mode
+)->nn.Module: # a copy, channels-last, for use only
+    "Fold every batch norm of an `nn.Sequential` into the convolution before it; raises `InputError` for a model in training"
+    if model.training: raise InputError("is in training, where batch norm is not a factor", field="model", fix="call .eval() first")
+    model = copy.deepcopy(model).requires_grad_(False)
+    for block in model.modules():
+        if not isinstance(block, nn.Sequential): continue
+        for i, (conv, norm) in enumerate(zip(list(block), list(block)[1:])):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d): block[i], block[i+1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return model.to(memory_format=torch.channels_last)
+
+# %% ../../nbs/2_matching/lean_inference.ipynb #f00c3331
 def puts_off(
     net:nn.Module, # 3D network
 )->bool:

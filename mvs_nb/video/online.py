@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VIDEO_NETWORKS', 'Seen', 'VideoStream', 'load_video', 'write_answer', 'claim', 'stream_video', 'finish_stream']
 
-# %% ../../nbs/7_video/online.ipynb #fc67258b
+# %% ../../nbs/7_video/online.ipynb #c598699c
 import json, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ..camera import InputError, check_intrinsics
 from ..data.captures import read_json
 from ..data.video import prepare, read_recording
+from ..kernels.inference import merge_norms
 from ..files import CameraFile, atomic_path, write_cam, write_image, write_pfm
 from ..models.deep_video import FusionNet, PairNet
 from ..reconstruction.depth_maps import preview
@@ -34,18 +35,18 @@ class Seen:
     prediction: DepthPrediction|None = None # of a keyframe but the first, batch of one, at the size of the stream
     measurement: list = field(default_factory=list) # numbers of the frames it was matched with, the best first
 
-# %% ../../nbs/7_video/online.ipynb #e57ab40a
+# %% ../../nbs/7_video/online.ipynb #014d8954
 class VideoStream:
     "Depth of a video while it is filmed, in constant memory. Raises `InputError` for a size that the network cannot take"
     def __init__(self,
-        model, # a `PairNet` or `FusionNet`, in evaluation mode
+        model, # a `PairNet` or `FusionNet`; the stream uses a copy in evaluation mode
         n_measurement:int=2, # stored keyframes that each is matched with; fewer at the start
         device=None, # where to compute; None: where the model is
         **options, # of `KeyframeBuffer`
     ):
         if n_measurement < 1: raise InputError(f"{n_measurement} frames to match with", field="n_measurement", fix="use 1 or more")
         self.device = next(model.parameters()).device if device is None else torch.device(device)
-        self.model, self.n_measurement, self.buffer = model.to(self.device).eval(), n_measurement, KeyframeBuffer(**options)
+        self.model, self.n_measurement, self.buffer = merge_norms(model.eval()).to(self.device), n_measurement, KeyframeBuffer(**options)
         self.state, self.number, self.size = None, -1, None
 
     @torch.inference_mode()
