@@ -179,7 +179,7 @@ def table(short=False):
     rows, MiB = [], 2**20
     def add(name, what, value, target=None, stretch=None, **more): rows.append(dict(name=name, what=what, value=None if value is None else float(f"{value:.3g}"), unit="x", target=target, stretch=stretch, better="higher", **more))
     for work, label, planes, goals in (("step", "training step", 48, ((2.5, 4), (5, 8))), ("prediction", "prediction", 192, ((2.5, 3.5), (2.5, 4.5)))):
-        found, times = ratios(work, planes, 5 if planes < 100 else 3)
+        found, times = ratios(work, planes, 9 if planes < 100 else 3)
         for (kind, value), goal in zip(found.items(), goals):
             add(f"MVSNet {label}, 640x512, D={planes}, {'bfloat16' if kind[1] else 'float32'}", "time, plain float32 / ours", value, *goal, seconds=times[kind], plain_seconds=times["plain", False])
     for work, label, goals in (("step", "training step", ((5, 7), (7, 10))), ("prediction", "prediction", ((3, 5), (3, 10)))):

@@ -320,7 +320,7 @@ def _terms(kinds, tensors):
     "Terms from the flat list that an autograd function is given"
     return [Term(*tensors[5*i:5*i + 5], slope, batch) for i, (slope, batch) in enumerate(kinds)]
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #8ac6d5a6
+# %% ../../nbs/2_matching/lean_regularization.ipynb #db36d0cb
 class LeanConv(torch.autograd.Function):
     "conv(sum of activations) as one node that keeps the raw values it was given, which other nodes keep anyway"
     @staticmethod
@@ -337,7 +337,7 @@ class LeanConv(torch.autograd.Function):
         ctx.how, ctx.kinds, ctx.dtype, value = how, kinds, dtype, terms[0].value
         ctx.cuts = slabs(value.shape[2], value[:, :, 0].nbytes, slab_budget(value.shape[-1], 14 << 20), how.stride[0]) if how.sliceable and weight.shape[2:] == (3, 3, 3) and terms[0].scale is not None else [0]
         w, b = weight.to(dtype), None if bias is None else bias.to(dtype)
-        if len(ctx.cuts) == 1: return channels_last(convolve(activate(terms).to(dtype), w, b, how))
+        if len(ctx.cuts) == 1: return channels_last(convolve(channels_last(activate(terms).to(dtype)), w, b, how))
         out = slab_convolve(lambda i, j: activate(terms, i, j).to(dtype), ctx.cuts, w, how)
         return out if b is None else out.add_(b.view(-1, 1, 1, 1))
 
@@ -349,7 +349,7 @@ class LeanConv(torch.autograd.Function):
         weight, *tensors = ctx.saved_tensors
         terms, (_, _, _, *needs), gout = _terms(ctx.kinds, tensors), ctx.needs_input_grad, channels_last(gout.to(ctx.dtype))
         w, wanted, gb = weight.to(ctx.dtype), [any(needs[2:]), *needs[:2]], None
-        if len(ctx.cuts) == 1: gx, gw, gb = convolve_backward(gout, activate(terms).to(ctx.dtype), w, ctx.how, wanted)
+        if len(ctx.cuts) == 1: gx, gw, gb = convolve_backward(gout, channels_last(activate(terms).to(ctx.dtype)), w, ctx.how, wanted)
         else:
             gx = torch.empty_like(terms[0].value, dtype=ctx.dtype) if wanted[0] else None
             gw = slab_convolve_backward(gout, lambda i, j: activate(terms, i, j).to(ctx.dtype), ctx.cuts, w, ctx.how, wanted[:2], lambda i, j, g: gx[:, :, i:j].copy_(g))
@@ -360,7 +360,7 @@ class LeanConv(torch.autograd.Function):
             else: out += [*term_backward(term, gx, reuse=term is terms[-1] and all(t.scale is not None for t in terms)), None, None]
         return None, None, None, None if gw is None else gw.to(weight.dtype), None if gb is None else gb.to(weight.dtype), *out
 
-# %% ../../nbs/2_matching/lean_regularization.ipynb #e7452ab2
+# %% ../../nbs/2_matching/lean_regularization.ipynb #92073cf2
 def volume_conv(
     x:Tensor, # [B, C, D, h, w]
     weight:Tensor, # [O, C, ...], transposed ones [C, O, ...]
@@ -370,7 +370,7 @@ def volume_conv(
     "A 3D convolution, transposed or not; on a CPU quick for small volumes, and with the right gradient in bfloat16"
     if x.device.type == "cpu":
         kind = working_type(x)
-        with torch.autocast("cpu", enabled=False): out = LeanConv.apply(how, ((1., False),), kind, weight, bias, channels_last(x), *[None]*4)
+        with torch.autocast("cpu", enabled=False): out = LeanConv.apply(how, ((1., False),), kind, weight, bias, x, *[None]*4)
         return out if x.is_contiguous(memory_format=torch.channels_last_3d) else out.contiguous() # torch's batch norm is more exact with channels first
     stride, padding, dilation, transposed, more, groups = how.arguments
     if transposed: return nn.functional.conv_transpose3d(x, weight, bias, stride, padding, more, groups, dilation)
