@@ -360,8 +360,10 @@ def compare(
     total = share*total
     return share*squares - total*total
 
-# %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #39f6d68f
-def compiled(function):
+# %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #46fe70f2
+def compiled(
+    function, # of arrays and numbers
+): # the same, compiled
     "Compile at the first call, run outside Python's lock, and keep the machine code for the next process where there is a folder for it"
     if os.path.isfile(function.__code__.co_filename): # not in a notebook
         try: return njit(nogil=True, cache=True)(function)
