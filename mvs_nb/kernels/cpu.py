@@ -70,9 +70,9 @@ def _call(builder, name, args):
     full = f"{name}.v{kind.count}f{32 if isinstance(kind.element, ir.FloatType) else 64}"
     return builder.call(builder.module.declare_intrinsic(full, (), ir.FunctionType(kind, [kind]*len(args))), args)
 
-# %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #0a5a7e83
+# %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #371e4917
 def flat(
-    t:Tensor, # contiguous, or else it is copied
+    t:Tensor, # contiguous, or else it is copied [...]
 )->np.ndarray: # one row of the same numbers, bfloat16 as int16
     "A tensor for a kernel"
     t = t.detach().contiguous().view(-1)
