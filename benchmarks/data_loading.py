@@ -6,13 +6,14 @@
 For every kind of procedural data, with the settings of the shipped weights. In the first epoch a scene, a film or an object is rendered when it is first
 asked for, and serves several items (each view in turn as the reference, each stretch of a film): the time of all of them together counts. Later epochs
 unpack and augment. All in CPU seconds on one thread, medians. On two cores one trains and one loads, so a ratio above 1 means that training never waits."""
-import argparse, json, platform, statistics, tempfile, time, warnings
-from datetime import date
+import argparse, statistics, sys, tempfile, time, warnings
+from pathlib import Path
 import torch
 from torch.utils.data import default_collate
-from mvs_nb.files import atomic_path, data_folder
 from mvs_nb.training.engine import make_fabric, make_optimizer
 from mvs_nb.training.experiments import get_experiment, learning, make_data, make_model
+sys.path.insert(0, str(Path(__file__).parent)) # `mvs_nb bench` runs this file from elsewhere
+from _measuring import write_report
 
 PRESETS = {"mvsnet-procedural": "scenes", "casmvsnet-procedural": "scenes", "kd-mvs-teacher-procedural": "scenes, no depth", "cvp-mvsnet-procedural": "scenes",
            "vlsm-procedural": "objects, 4 views", "dlsm-procedural": "objects, 3 views", "pairnet-procedural": "films, pairs", "fusionnet-procedural": "films, 6 frames"}
@@ -88,9 +89,8 @@ def main(short=False, precision="bf16-mixed"):
         for what, loading in (("first epoch", first), ("later epochs", later)):
             rows.append(dict(name=f"{name}: {data}, {what}", what="time of a step / of loading its batch", value=float(f"{step/loading:.3g}"), unit="x", target=1, stretch=None, better="higher", seconds=loading, step_seconds=step))
             print(f"{rows[-1]['name']:<62}{rows[-1]['value']:>8.1f}x   {loading:.3f} s of loading for a step of {step:.3f} s", flush=True)
+    write_report("performance_loading", rows, precision=precision)
     torch.set_num_threads(before)
-    with atomic_path(data_folder()/"measured"/"performance_loading.json") as temporary:
-        temporary.write_text(json.dumps(dict(date=str(date.today()), machine=platform.machine(), system=platform.system(), threads=1, precision=precision, torch=torch.__version__, rows=rows), indent=1) + "\n")
     return rows
 
 

@@ -7,16 +7,17 @@
 `plain` is written the way published networks are: one warped volume per source by `grid_sample`, sums and sums of squares, autograd; DeepVideoMVS goes plane by
 plane. Each row is the median over repeats of plain time divided by fused time, both measured alternately. `kept` is what autograd holds between forward and
 backward, in MiB. `peak` is the memory of forward and backward above the inputs, in output volumes, measured in a process of its own."""
-import argparse, json, platform, statistics, subprocess, sys, time
-from datetime import date
+import argparse, json, statistics, sys, time
+from pathlib import Path
 import torch
 import torch.nn.functional as F
 from mvs_nb.camera import intrinsics_from_fov, look_at
-from mvs_nb.files import atomic_path, data_folder
 from mvs_nb.hypotheses import inverse_hypotheses
 from mvs_nb.kernels.plane_sweep import sweep
 from mvs_nb.volumetric.unprojection import Grid, unproject_features
 from mvs_nb.warping import sample_pixels, sweep_map, sweep_pixels
+sys.path.insert(0, str(Path(__file__).parent)) # `mvs_nb bench` runs this file from elsewhere
+from _measuring import apart, highest, write_report
 
 # name, arguments of `problem` and `sweep`, (target, stretch) for forward and for forward + backward
 SWEEPS = [
@@ -119,11 +120,6 @@ def kept_bytes(function, feats):
     return sum(storages.values()) if out is not None else 0
 
 
-def status(field):
-    "A line of /proc/self/status in bytes (Linux)"
-    with open("/proc/self/status") as f: return next(int(line.split()[1])*1024 for line in f if line.startswith(field))
-
-
 def peak(name, arguments, options, threads):
     "In a fresh process: the most memory that forward and backward need above the inputs, in output volumes; None where the system does not tell"
     if sys.platform != "linux" and DEVICE == "cpu": return None
@@ -131,23 +127,15 @@ def peak(name, arguments, options, threads):
     feats, *rest = problem(**arguments)
     small, *less = problem(**arguments | dict(height=16, width=20))
     for backward in (False, True): seconds(sweep_forms(*less, options)[name], small, backward) # compile first
-    if DEVICE == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        before = status("VmRSS")
-        with open("/proc/self/clear_refs", "w") as f: f.write("5") # forget the highest mark
-    leaf = feats.requires_grad_()
-    out = sweep_forms(*rest, options)[name](leaf)
-    size = out.numel()*4
-    out.backward(torch.ones_like(out))
-    return ((torch.cuda.max_memory_allocated() if DEVICE == "cuda" else status("VmHWM")) - before)/size
+    sizes = []
+    def run():
+        out = sweep_forms(*rest, options)[name](feats.requires_grad_())
+        sizes.append(out.numel()*4)
+        out.backward(torch.ones_like(out))
+    return highest(run, device=DEVICE)/sizes[0]
 
 
-def peak_apart(*arguments):
-    "`peak` in a process of its own"
-    done = subprocess.run([sys.executable, __file__, "--device", DEVICE, "--peak", json.dumps(arguments)], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+def peak_apart(*arguments): return apart(__file__, arguments, "--device", DEVICE)
 
 
 def check():
@@ -202,9 +190,7 @@ def main(short=False, repeats=5):
     if short:
         print(f"{len(rows)} workloads agree with float64 in values and gradients")
         return rows
-    facts = dict(date=date.today().isoformat(), machine=platform.processor() or platform.machine(), threads=torch.get_num_threads(), torch=torch.__version__)
-    if DEVICE == "cuda": facts["machine"] = torch.cuda.get_device_name()
-    with atomic_path(data_folder()/"measured"/f"performance_sweep{'_cuda'*(DEVICE == 'cuda')}.json") as temporary: temporary.write_text(json.dumps(dict(**facts, rows=rows), indent=1)+"\n")
+    write_report(f"performance_sweep{'_cuda'*(DEVICE == 'cuda')}", rows, **dict(machine=torch.cuda.get_device_name()) if DEVICE == "cuda" else {})
     return rows
 
 

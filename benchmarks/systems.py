@@ -6,13 +6,12 @@
 `plain` is the same network with `implementation="reference"`, `memory="plain"` and the 3D layers of torch: whole warped volumes, `grid_sample`, layer after
 layer. Random weights and images, float32. A step is forward, a loss, backward and Adam. Times are medians over alternating repeats; peaks are the memory
 above weights and inputs, each in a process of its own. Targets are those set for published code where there are any."""
-import argparse, functools, json, platform, statistics, subprocess, sys, time
-from datetime import date
+import argparse, functools, json, statistics, sys, time
+from pathlib import Path
 import torch
 from torch import nn
 from mvs_nb import features
 from mvs_nb.camera import intrinsics_from_fov, look_at
-from mvs_nb.files import atomic_path, data_folder
 from mvs_nb.hypotheses import uniform_hypotheses
 from mvs_nb.kernels.inference import merge_norms, set_memory
 from mvs_nb.models.cascade import CascadeMVSNet
@@ -21,6 +20,8 @@ from mvs_nb.models.lsm import DepthLSM, VoxelLSM
 from mvs_nb.models.mvsnet import MVSNet
 from mvs_nb.models.pairnet import PairNet
 from mvs_nb.models.pyramid import CVPMVSNet
+sys.path.insert(0, str(Path(__file__).parent)) # `mvs_nb bench` runs this file from elsewhere
+from _measuring import apart, highest, write_report
 
 SYSTEMS = { # network, height, width, views, planes, targets of the prediction (time, memory) and of the step (time), each (target, stretch)
     "MVSNet": (MVSNet, 512, 640, 3, 192, (2.5, 3.5), (3, 5), None),
@@ -94,27 +95,13 @@ def ratio(name, work, repeats):
     return statistics.median(a/b for a, b in pairs[1:]), *(statistics.median(o) for o in zip(*pairs[1:]))
 
 
-def status(field):
-    "A line of /proc/self/status in bytes (Linux)"
-    with open("/proc/self/status") as f: return next(int(line.split()[1])*1024 for line in f if line.startswith(field))
-
-
 def peak(name, work, form, threads):
     "In a fresh process: the most memory that a step or a prediction needs above weights and inputs, in bytes; None where the system does not tell"
     if sys.platform != "linux": return None
     torch.set_num_threads(threads)
     net, inputs, run = networks(name, work)[form], problem(name), step if work == "step" else predict
     run(net, problem(name, small=True)) # compile first
-    before = status("VmRSS")
-    with open("/proc/self/clear_refs", "w") as f: f.write("5") # forget the highest mark
-    run(net, inputs)
-    return status("VmHWM") - before
-
-
-def peak_apart(*arguments):
-    "`peak` in a process of its own"
-    done = subprocess.run([sys.executable, __file__, "--peak", json.dumps(arguments)], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+    return highest(run, net, inputs)
 
 
 def check():
@@ -142,7 +129,7 @@ def table(short=False):
             value, plain, ours = ratio(name, work, 3 if H > 300 else 7)
             rows.append(dict(name=f"{about}: {label}", what="time, plain / ours", value=float(f"{value:.3g}"), unit="x", target=goal and goal[0], stretch=goal and goal[1], better="higher", seconds=ours, plain_seconds=plain))
             print(f"{rows[-1]['name']:<58}{'time':<8}{value:>6.1f}x   {plain:.3f} -> {ours:.3f} s", flush=True)
-            against, mine = (peak_apart(name, work, k, torch.get_num_threads()) for k in ("plain", "ours"))
+            against, mine = (apart(__file__, [name, work, k, torch.get_num_threads()]) for k in ("plain", "ours"))
             if against and against < 256*2**20: continue # too little to tell from what the allocator adds by chance
             goal = small if work == "prediction" else None
             value = mine and float(f"{against/mine:.3g}")
@@ -158,8 +145,7 @@ def main(short=False):
         if any(not r["value"] <= r["target"] for r in rows): raise SystemExit(f"not the same: {rows}")
         print(f"{len(SYSTEMS)} networks agree with their plain forms in answers and gradients")
         return rows
-    with atomic_path(data_folder()/"measured"/"performance_systems.json") as temporary:
-        temporary.write_text(json.dumps(dict(date=str(date.today()), machine=platform.machine(), system=platform.system(), threads=torch.get_num_threads(), torch=torch.__version__, rows=rows), indent=1) + "\n")
+    write_report("performance_systems", rows)
     return rows
 
 

@@ -6,15 +6,16 @@
 Images of 640x512, three views. `plain` is written the way published networks are: a grid and a warped volume for each source by `grid_sample`, sums and sums of
 squares, batch norm and ReLU as layers of their own, everything kept by autograd. Both have the same weights. A step is forward, loss, backward and Adam. Times
 are medians over repeats of plain time divided by ours, measured alternately. Peaks are the memory above weights and images, each in a process of its own."""
-import argparse, contextlib, json, platform, statistics, subprocess, sys, time
-from datetime import date
+import argparse, contextlib, json, statistics, sys, time
+from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
 from mvs_nb.camera import intrinsics_from_fov, look_at, scale_intrinsics
-from mvs_nb.files import atomic_path, data_folder
 from mvs_nb.hypotheses import uniform_hypotheses
 from mvs_nb.models.mvsnet import MVSNet
+sys.path.insert(0, str(Path(__file__).parent)) # `mvs_nb bench` runs this file from elsewhere
+from _measuring import apart, highest, write_report
 
 
 def layer(kind, norm, inputs, outputs, kernel=3, stride=1, **options):
@@ -135,11 +136,6 @@ def ratios(work, planes, repeats, kinds=(("ours", False), ("ours", True))):
     return {kind: statistics.median(a/b for a, b in zip(times["plain", False], times[kind])) for kind in kinds}, {k: statistics.median(v) for k, v in times.items()}
 
 
-def status(field):
-    "A line of /proc/self/status in bytes (Linux)"
-    with open("/proc/self/status") as f: return next(int(line.split()[1])*1024 for line in f if line.startswith(field))
-
-
 def peak(work, name, bf16, planes, threads, views=3):
     "In a fresh process: the most memory that a step or a prediction needs above weights and images, in bytes; None where the system does not tell"
     if sys.platform != "linux": return None
@@ -147,16 +143,10 @@ def peak(work, name, bf16, planes, threads, views=3):
     net, inputs, small = networks()[name], problem(planes=planes, views=views), problem(64, 96, 16)
     run = step if work == "step" else predict
     run(net, small, bf16) # compile first
-    before = status("VmRSS")
-    with open("/proc/self/clear_refs", "w") as f: f.write("5") # forget the highest mark
-    run(net, inputs, bf16)
-    return status("VmHWM") - before
+    return highest(run, net, inputs, bf16)
 
 
-def peak_apart(*arguments):
-    "`peak` in a process of its own"
-    done = subprocess.run([sys.executable, __file__, "--peak", json.dumps(arguments)], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+def peak_apart(*arguments): return apart(__file__, arguments)
 
 
 def check():
@@ -203,8 +193,7 @@ def main(short=False):
         return rows
     for r in rows:
         print(f"{r['name']:58}{r['what']:36}" + ("        -" if r["value"] is None else f"{r['value']:>8.1f}x") + (f"   {r['plain_mib']:.0f} -> {r['mib']:.0f} MiB" if r.get("mib") else f"   {r['plain_seconds']:.2f} -> {r['seconds']:.2f} s" if "seconds" in r else ""), flush=True)
-    with atomic_path(data_folder()/"measured"/"performance_step.json") as temporary:
-        temporary.write_text(json.dumps(dict(date=str(date.today()), machine=platform.machine(), system=platform.system(), threads=torch.get_num_threads(), torch=torch.__version__, rows=rows), indent=1) + "\n")
+    write_report("performance_step", rows)
     return rows
 
 

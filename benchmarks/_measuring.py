@@ -1,0 +1,35 @@
+"What several benchmarks need: memory of this process, functions in processes of their own, reports"
+import json, platform, subprocess, sys
+from datetime import date
+import torch
+from mvs_nb.files import atomic_path, data_folder
+
+
+def status(field):
+    "A line of /proc/self/status in bytes (Linux)"
+    with open("/proc/self/status") as f: return next(int(line.split()[1])*1024 for line in f if line.startswith(field))
+
+
+def highest(function, *args, device="cpu"):
+    "The most memory that one call takes above what is held, in bytes (on a CPU: Linux); call it in a fresh process, because allocators keep pages"
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function(*args)
+        return torch.cuda.max_memory_allocated() - before
+    before = status("VmRSS")
+    with open("/proc/self/clear_refs", "w") as f: f.write("5") # forget the highest mark
+    function(*args)
+    return status("VmHWM") - before
+
+
+def apart(script, arguments, *options):
+    "What `python script --peak arguments` prints, as JSON, from a process of its own"
+    done = subprocess.run([sys.executable, script, *options, "--peak", json.dumps(arguments)], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def write_report(name, rows, **facts):
+    "Rows and where they were measured, as data/measured/NAME.json"
+    facts = dict(date=str(date.today()), machine=platform.machine(), system=platform.system(), threads=torch.get_num_threads(), torch=torch.__version__) | facts
+    with atomic_path(data_folder()/"measured"/f"{name}.json") as temporary: temporary.write_text(json.dumps(dict(**facts, rows=rows), indent=1) + "\n")
