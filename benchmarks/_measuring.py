@@ -1,5 +1,5 @@
 "What several benchmarks need: memory of this process, functions in processes of their own, reports"
-import json, platform, subprocess, sys
+import argparse, json, platform, subprocess, sys
 from datetime import date
 import torch
 from mvs_nb.files import atomic_path, data_folder
@@ -33,3 +33,20 @@ def write_report(name, rows, **facts):
     "Rows and where they were measured, as data/measured/NAME.json"
     facts = dict(date=str(date.today()), machine=platform.machine(), system=platform.system(), threads=torch.get_num_threads(), torch=torch.__version__) | facts
     with atomic_path(data_folder()/"measured"/f"{name}.json") as temporary: temporary.write_text(json.dumps(dict(**facts, rows=rows), indent=1) + "\n")
+
+
+def agree(rows, text):
+    "End with an error unless every row keeps to its target; else print what was found, and return the rows"
+    if any(not r["value"] <= r["target"] for r in rows): raise SystemExit(f"not the same: {rows}")
+    print(text)
+    return rows
+
+
+def command_line(text, main, peak):
+    "The command line of a benchmark: all of it, --short, or for `apart` its function `peak`"
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="small inputs: correctness only")
+    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.peak: print(json.dumps(peak(*given.peak)))
+    else: main(given.short)

@@ -6,7 +6,7 @@
 `plain` is the same network with `implementation="reference"`, `memory="plain"` and the 3D layers of torch: whole warped volumes, `grid_sample`, layer after
 layer. Random weights and images, float32. A step is forward, a loss, backward and Adam. Times are medians over alternating repeats; peaks are the memory
 above weights and inputs, each in a process of its own. Targets are those set for published code where there are any."""
-import argparse, functools, json, statistics, sys, time
+import functools, statistics, sys, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from mvs_nb.models.mvsnet import MVSNet
 from mvs_nb.models.pairnet import PairNet
 from mvs_nb.models.pyramid import CVPMVSNet
 sys.path.insert(0, str(Path(__file__).parent)) # `mvs_nb bench` runs this file from elsewhere
-from _measuring import apart, highest, write_report
+from _measuring import agree, apart, command_line, highest, write_report
 
 SYSTEMS = { # network, height, width, views, planes, targets of the prediction (time, memory) and of the step (time), each (target, stretch)
     "MVSNet": (MVSNet, 512, 640, 3, 192, (2.5, 3.5), (3, 5), None),
@@ -141,18 +141,9 @@ def table(short=False):
 def main(short=False):
     "Measure, print and, unless short, write data/measured/performance_systems.json; the rows"
     rows = table(short)
-    if short:
-        if any(not r["value"] <= r["target"] for r in rows): raise SystemExit(f"not the same: {rows}")
-        print(f"{len(SYSTEMS)} networks agree with their plain forms in answers and gradients")
-        return rows
+    if short: return agree(rows, f"{len(SYSTEMS)} networks agree with their plain forms in answers and gradients")
     write_report("performance_systems", rows)
     return rows
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="small inputs: correctness only")
-    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.peak: print(json.dumps(peak(*given.peak)))
-    else: main(given.short)
+if __name__ == "__main__": command_line(__doc__, main, peak)

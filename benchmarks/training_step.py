@@ -6,7 +6,7 @@
 Images of 640x512, three views. `plain` is written the way published networks are: a grid and a warped volume for each source by `grid_sample`, sums and sums of
 squares, batch norm and ReLU as layers of their own, everything kept by autograd. Both have the same weights. A step is forward, loss, backward and Adam. Times
 are medians over repeats of plain time divided by ours, measured alternately. Peaks are the memory above weights and images, each in a process of its own."""
-import argparse, contextlib, json, statistics, sys, time
+import contextlib, statistics, sys, time
 from pathlib import Path
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from mvs_nb.camera import intrinsics_from_fov, look_at, scale_intrinsics
 from mvs_nb.hypotheses import uniform_hypotheses
 from mvs_nb.models.mvsnet import MVSNet
 sys.path.insert(0, str(Path(__file__).parent)) # `mvs_nb bench` runs this file from elsewhere
-from _measuring import apart, highest, write_report
+from _measuring import agree, apart, command_line, highest, write_report
 
 
 def layer(kind, norm, inputs, outputs, kernel=3, stride=1, **options):
@@ -187,20 +187,11 @@ def table(short=False):
 def main(short=False):
     "Measure, print and, unless short, write data/measured/performance_step.json"
     rows = table(short)
-    if short:
-        if any(r["value"] > r["target"] for r in rows): raise SystemExit(f"not the same: {rows}")
-        print("prediction and gradients agree with the plain form")
-        return rows
+    if short: return agree(rows, "prediction and gradients agree with the plain form")
     for r in rows:
         print(f"{r['name']:58}{r['what']:36}" + ("        -" if r["value"] is None else f"{r['value']:>8.1f}x") + (f"   {r['plain_mib']:.0f} -> {r['mib']:.0f} MiB" if r.get("mib") else f"   {r['plain_seconds']:.2f} -> {r['seconds']:.2f} s" if "seconds" in r else ""), flush=True)
     write_report("performance_step", rows)
     return rows
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="small images: correctness only")
-    parser.add_argument("--peak", type=json.loads, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.peak: print(json.dumps(peak(*given.peak)))
-    else: main(given.short)
+if __name__ == "__main__": command_line(__doc__, main, peak)

@@ -516,18 +516,17 @@ def plan(
         width = min(each, n)
     return tuple((0,)*k for k in (n, width, n//width, kind)), G
 
-# %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #4e1c4d36
+# %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #257289ea
 def memory(
     function, # numpy's empty, zeros or ones
     shape, # of the tensor
-    dtype, # numpy's name of its type
+    dtype:torch.dtype, # bfloat16 too, which numpy does not know
 )->Tensor: # of that shape
     "A tensor from numpy, which asks the system for large pages and torch does not; it begins with a cache line, so that no store touches two"
-    line = 64//np.dtype(dtype).itemsize
-    n = math.prod(shape)
-    raw = function(n+line, dtype)
+    line, n = 64//dtype.itemsize, math.prod(shape)
+    raw = function(n+line, "int16" if dtype == torch.bfloat16 else str(dtype).split(".")[1])
     first = -raw.ctypes.data%64//raw.itemsize
-    return torch.from_numpy(raw[first:first+n].reshape(shape))
+    return torch.from_numpy(raw[first:first+n].reshape(shape)).view(dtype)
 
 # %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #43599b40
 _into = torch.tensor([[1, 0, 1], [0, 1, 1], [0, 0, 1]], dtype=torch.float64) # pixel (x, y) is (x+1, y+1) in the table
@@ -583,7 +582,7 @@ def _strips(
     "Into how many strips of the reference the backward pass is divided: every one needs a table of its own, so that they must not cost more than 1/16 of the volume, or 16 MiB"
     return max(1, min(-(-8//tasks), pixels//256, max(2, int(planes/16), 2**24//nbytes)))
 
-# %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #18c5d598
+# %% ../../nbs/2_matching/plane_sweep_cpu.ipynb #b8fb7d4d
 class CPUSweep(torch.autograd.Function):
     "Calls the kernels; features, maps and hypotheses are kept for backward"
     @staticmethod
@@ -601,7 +600,7 @@ class CPUSweep(torch.autograd.Function):
         (B, V, C, h, w), D = feats.shape, depth.shape[1]
         given, table, per_pixel = _prepare(feats, maps, depth)
         key, G = plan(reduce, groups, C)
-        out = memory(np.empty, (B, D, h, w, G), np.int16).view(dtype) if dtype == torch.bfloat16 else memory(np.empty, (B, D, h, w, G), given[0].dtype)
+        out = memory(np.empty, (B, D, h, w, G), dtype if dtype == torch.bfloat16 else table.dtype)
         batches = B*-(-h*w//len(PIXELS))
         step = -(-batches//(4*torch.get_num_threads()))
         work = lambda a: forward(*key, given, flat(out), _scratch(V, key, given[0].dtype), (V, C, G, D, h, w), per_pixel, float(zmin), a, min(a+step, batches))
@@ -619,7 +618,7 @@ class CPUSweep(torch.autograd.Function):
         key, G = plan(reduce, groups, C)
         n = len(key[0])
         strips = _strips(B*C//n, h*w, D/V, table.nbytes)
-        grad = memory(np.zeros, (strips, *table.shape), given[0].dtype)
+        grad = memory(np.zeros, (strips, *table.shape), table.dtype)
         planar = gout.is_contiguous() and G > 1
         gout = flat(gout.to(table.dtype) if planar else gout.permute(0, 2, 3, 4, 1).to(gout.dtype if gout.dtype == torch.bfloat16 else table.dtype))
         step = -(-h*w//(strips*len(PIXELS)))*len(PIXELS)

@@ -110,14 +110,14 @@ def find(
     kernels = _compiled(positions[0])
     return (kernels.cpu_place if kernels else place)(positions, *options)
 
-# %% ../../nbs/6_volumetric/unprojection.ipynb #f1c4a060
+# %% ../../nbs/6_volumetric/unprojection.ipynb #253bc4e3
 def room(
     maps:Tensor, # tells type and device, any shape
     *shape, # of the result
 )->Tensor: # not initialised, of that shape
     "Memory for the result; in large pages where that is possible, which are quicker to come by"
     kernels = _compiled(maps)
-    return kernels.memory(np.empty, shape, str(maps.dtype).split(".")[1]) if kernels else maps.new_empty(shape)
+    return kernels.memory(np.empty, shape, maps.dtype) if kernels else maps.new_empty(shape)
 
 # %% ../../nbs/6_volumetric/unprojection.ipynb #750b2d38
 def collect(
